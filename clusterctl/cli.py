@@ -1,0 +1,49 @@
+"""The command line: the Typer app, and ``main``, the one place that catches errors and exits."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Entry point of the program ``clusterctl``."""
+    if sys.argv[1:] in (["--version"], ["-V"]):
+        # Before typer is imported: scripts ask for the version often.
+        from clusterctl import __version__
+
+        sys.stdout.write(f"clusterctl {__version__}\n")
+        return
+    sys.exit(_run(sys.argv[1:]))
+
+
+def _run(argv: list[str]) -> int:
+    import typer
+
+    from clusterctl import output
+    from clusterctl.app import app
+    from clusterctl.errors import ClusterctlError, UsageProblem
+
+    as_json = "--json" in argv
+    command = next((word for word in argv if not word.startswith("-")), "")
+    try:
+        answer = app(argv, standalone_mode=False)
+        return answer if isinstance(answer, int) else output.show(answer, as_json=as_json)
+    except ClusterctlError as e:
+        return output.show_error(e, command=command, as_json=as_json)
+    except typer.Exit as e:
+        return e.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        return 130
+    except BrokenPipeError:
+        # The reader (head, less) has gone; say nothing, as other programs do.
+        sys.stdout = None
+        return 141
+    except typer.TyperException as e:
+        known = command if not _words(e).startswith("No such command") else ""
+        problem = UsageProblem(_words(e), hint=f"clusterctl {known} --help".replace("  ", " "))
+        return output.show_error(problem, command=command, as_json=as_json)
+
+
+def _words(error: Exception) -> str:
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    return str(message).strip().rstrip(".")

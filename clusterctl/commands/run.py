@@ -1,0 +1,46 @@
+"""clusterctl run: the same script in the foreground, for debugging."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from clusterctl import settings
+from clusterctl.commands.options import Json, Name, Profile, Recipe, Sets
+from clusterctl.result import Result
+
+EXAMPLES = """
+Examples:
+
+  clusterctl run sft --set optim.max_steps=5
+
+  salloc --gpus=1 clusterctl run sft --srun
+"""
+
+
+def run(
+    recipe: Recipe,
+    profile: Profile = None,
+    sets: Sets = None,
+    name: Name = "",
+    srun: Annotated[
+        bool,
+        typer.Option("--srun", help="Inside an interactive Slurm allocation: start it on the nodes there."),
+    ] = False,
+    json: Json = False,
+) -> Result:
+    """Run a recipe here and now, on this terminal. Ctrl-C ends it."""
+    from clusterctl.runs import foreground
+    from clusterctl.runs import submit as use
+    from clusterctl.views import status_table
+
+    site = settings.load()
+    request = use.Request(
+        recipe, profile, tuple(sets or ()), name, "slurm" if srun else "local", command=tuple(sys.argv)
+    )
+    ended = foreground.run(use.draft(request, site), request, site, srun=srun)
+    text = "".join(f"--- {status_table.sentence(one)}\n" for one in ended)
+    ok = all(one.progress.phase == "finished" for one in ended)
+    return Result("run", ended, lambda: text, exit_code=0 if ok else 1)

@@ -1,0 +1,57 @@
+"""clusterctl status: one table, derived at every look."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from clusterctl import settings
+from clusterctl.commands.options import Json, Runs
+from clusterctl.result import Result, Watch
+
+EXAMPLES = """
+Examples:
+
+  clusterctl status
+
+  clusterctl status last --watch
+
+  clusterctl status --all --json
+"""
+NEWEST = 20
+WATCH_EVERY = 5.0
+
+
+def status(
+    runs: Runs = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again every few seconds until Ctrl-C.")] = False,
+    all_: Annotated[bool, typer.Option("--all", "-a", help="All runs, not only unfinished and newest ones.")] = False,
+    json: Json = False,
+) -> Result | Watch:
+    """Show runs: state with its reason, step, loss, tokens/s, time left, and whether the time limit is enough."""
+    site = settings.load()
+    if watch:
+        return Watch(lambda: _answer(site, runs or [], all_=all_), WATCH_EVERY)
+    return _answer(site, runs or [], all_=all_)
+
+
+def _answer(site: settings.Settings, names: list[str], *, all_: bool) -> Result:
+    from clusterctl.runs import find
+    from clusterctl.runs import status as use
+
+    problems: list[str] = []
+    if names:
+        chosen = find.several(site.output_root, names)
+    else:
+        known, problems = find.every(site.output_root)
+        newest = known[-NEWEST:]
+        chosen = known if all_ else [run for run in known if run in newest or use.unsettled(run)]
+    statuses = use.look(chosen)
+
+    def view() -> object:
+        from clusterctl.views import status_table
+
+        return status_table.view(statuses, problems, root=site.output_root, detailed=bool(names))
+
+    return Result("status", {"runs": statuses, "problems": problems}, view)

@@ -1,0 +1,72 @@
+"""clusterctl submit: plan, render and hand a recipe over."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from clusterctl import settings
+from clusterctl.commands.options import Json, Name, Profile, Recipe, SchedulerOption, Sets
+from clusterctl.result import Result, Stream
+
+EXAMPLES = """
+Examples:
+
+  clusterctl submit sft
+
+  clusterctl submit sft --profile cpu-offload --set optim.learning_rate=5e-5
+
+  clusterctl submit my.yaml --dry-run
+
+  clusterctl submit sft --set model.adapter_name_or_path=basic-20261122-a3f9
+
+  clusterctl submit full --name night --follow
+"""
+
+
+def submit(
+    recipe: Recipe,
+    profile: Profile = None,
+    sets: Sets = None,
+    name: Name = "",
+    scheduler: SchedulerOption = None,
+    after: Annotated[
+        str | None, typer.Option("--after", metavar="RUN", help="Start only when this run has ended well.")
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print exactly the script that would be submitted; write nothing."),
+    ] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the log until the run ends.")] = False,
+    json: Json = False,
+) -> Result | Stream:
+    """Submit a recipe: to Slurm where there is one, else to the runner of this machine."""
+    from clusterctl.commands import following
+    from clusterctl.runs import find, verdict
+    from clusterctl.runs import submit as use
+    from clusterctl.views import submitted
+
+    site = settings.load()
+    request = use.Request(
+        recipe=recipe,
+        profile=profile,
+        sets=tuple(sets or ()),
+        name=name,
+        scheduler=scheduler,
+        command=tuple(sys.argv),
+    )
+    drafts = use.draft(request, site)
+    if dry_run:
+        scripts = [{"run": d.composed.config.name, "script": d.script} for d in drafts]
+        return Result("submit", {"dry_run": True, "scripts": scripts}, lambda: "".join(d.script for d in drafts))
+    waits_for = [find.one(site.output_root, after)] if after else []
+    untested = [d for d in drafts if verdict.passed(site.output_root, d.fingerprint) is None]
+    runs = use.submit(drafts, request, site, waits_for)
+    result = Result(
+        "submit",
+        {"runs": [submitted.data(run) for run in runs], "tested": not untested},
+        lambda: submitted.view(runs, request, tested=not untested),
+    )
+    return following.after_submit(result, runs, site.output_root) if follow else result

@@ -1,0 +1,52 @@
+"""clusterctl test: 50 real steps under the real profile, and a verdict."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+from clusterctl import settings
+from clusterctl.commands.options import Json, Name, Profile, Recipe, SchedulerOption, Sets
+from clusterctl.result import Event, Stream
+
+EXAMPLES = """
+Examples:
+
+  clusterctl test sft
+
+  clusterctl test sft --profile a800-4
+"""
+
+
+def test(
+    recipe: Recipe,
+    profile: Profile = None,
+    sets: Sets = None,
+    name: Name = "",
+    scheduler: SchedulerOption = None,
+    json: Json = False,
+) -> Stream:
+    """Train 50 steps as the full run would; exit code 0 only when they went well.
+
+    Says peak memory, step time and tokens/s, and estimates the full run.
+    """
+    from clusterctl.commands import following
+    from clusterctl.runs import submit as use
+    from clusterctl.runs import verdict
+    from clusterctl.views import submitted, test_verdict
+
+    site = settings.load()
+    request = use.Request(recipe, profile, tuple(sets or ()), name, scheduler, kind="test", command=tuple(sys.argv))
+    runs = use.submit(use.draft(request, site), request, site)
+
+    def everything() -> Iterator[Event]:
+        yield Event([submitted.data(run) for run in runs], raw=submitted.view(runs, request, tested=True))
+        for run in runs:
+            for event in following.events(run, lines=10_000):
+                yield Event(event.data, event.view, event.raw, event.error_stream)
+            outcome = verdict.judge(run)
+            yield Event(outcome, view=lambda v=outcome: test_verdict.view(v), exit_code=0 if outcome.passed else 1)
+            if not outcome.passed:
+                return
+
+    return Stream("test", everything(), on_interrupt=following.goes_on(runs[-1]))

@@ -1,0 +1,363 @@
+"""The nouns of the program. Frozen, made of the standard library, without behaviour beyond derivation.
+
+Words are Slurm's for Slurm's things. Times are Unix seconds (UTC), durations seconds, sizes bytes,
+unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+
+SchedulerName = Literal["slurm", "local"]
+
+
+class JobState(StrEnum):
+    """Slurm's job states in Slurm's spelling (squeue(1)), and the one Slurm does not have: UNKNOWN.
+
+    UNKNOWN means that nobody who could know the job answered. It is never a success and never a failure.
+    """
+
+    PENDING = "PENDING"
+    CONFIGURING = "CONFIGURING"
+    RUNNING = "RUNNING"
+    COMPLETING = "COMPLETING"
+    SUSPENDED = "SUSPENDED"
+    REQUEUED = "REQUEUED"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    TIMEOUT = "TIMEOUT"
+    PREEMPTED = "PREEMPTED"
+    NODE_FAIL = "NODE_FAIL"
+    OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    BOOT_FAIL = "BOOT_FAIL"
+    DEADLINE = "DEADLINE"
+    UNKNOWN = "UNKNOWN"
+
+    @property
+    def waiting(self) -> bool:
+        """The job has not begun (or waits to begin again)."""
+        return self in _WAITING
+
+    @property
+    def active(self) -> bool:
+        """The job waits or runs: more can still happen to it."""
+        return self in _WAITING or self in _RUNNING
+
+    @property
+    def final(self) -> bool:
+        """The job has ended. UNKNOWN is neither active nor final."""
+        return not self.active and self is not JobState.UNKNOWN
+
+
+_WAITING = frozenset({JobState.PENDING, JobState.CONFIGURING, JobState.REQUEUED})
+_RUNNING = frozenset({JobState.RUNNING, JobState.COMPLETING, JobState.SUSPENDED})
+
+
+# --- hardware ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class GpuProcess:
+    """A process that holds memory on a GPU. ``user`` and ``command`` are None when /proc does not tell."""
+
+    pid: int
+    memory: int | None
+    user: str | None = None
+    command: str | None = None
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU of this machine as NVML sees it. A field that the driver does not tell is None.
+
+    ``problem`` is set when the card cannot be used (lost, unreadable, uncorrected ECC errors ...);
+    ``warnings`` do not keep it from being used (slowdown, narrow PCIe link, persistence mode off).
+    ``mig`` marks a card that is split: its MIG instances follow it under the same index, each with a UUID.
+    """
+
+    index: int
+    uuid: str | None
+    name: str | None
+    memory_total: int | None = None
+    memory_used: int | None = None
+    utilization: int | None = None
+    temperature: int | None = None
+    power_w: float | None = None
+    power_limit_w: float | None = None
+    bus_id: str | None = None
+    compute_capability: tuple[int, int] | None = None
+    mig: bool = False
+    processes: tuple[GpuProcess, ...] = ()
+    problem: str | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def gpu_type(self) -> str | None:
+        """The short lower-case type as GRES calls it: 'NVIDIA A800 80GB PCIe' -> 'a800'.
+
+        It ends with the first word that holds a digit and what makes another card of it: 'rtx2080ti'.
+        """
+        if self.name is None:
+            return None
+        words = [w for w in self.name.lower().replace("-", " ").split() if w not in _MAKERS]
+        model = next((n for n, word in enumerate(words, 1) if any(c.isdigit() for c in word)), len(words))
+        kind = words[:model] + [w for w in words[model:] if w in _VARIANTS]
+        return "".join(kind).replace("rtxa", "a") or None
+
+    @property
+    def usable(self) -> bool:
+        """A job can be given this GPU, by its UUID."""
+        return self.problem is None and self.uuid is not None and not self.mig
+
+    @property
+    def busy(self) -> bool:
+        """Somebody computes here: a process is known, or more memory is taken than an idle driver holds."""
+        return bool(self.processes) or (self.memory_used or 0) > _IDLE_MEMORY
+
+
+_MAKERS = frozenset({"nvidia", "tesla", "geforce", "quadro", "grid"})
+_VARIANTS = frozenset({"ti", "super", "ada"})
+_IDLE_MEMORY = 1024**3
+"""An idle A800 shows 583 MiB where the driver counts its own reserve as used (NVML memory, version 1)."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The GPUs of this machine, with the version of the driver and the newest CUDA that it supports.
+
+    ``hidden`` counts the GPUs that this process may not open: in a job, those outside its device cgroup.
+    """
+
+    hostname: str
+    driver: str | None
+    cuda: str | None
+    gpus: tuple[Gpu, ...]
+    hidden: int = 0
+
+
+@dataclass(frozen=True)
+class Gres:
+    """An entry of a GRES string: ``gpu:a800:4(IDX:0-1)`` is ``Gres('a800', 4)``."""
+
+    gpu_type: str | None
+    count: int
+
+
+@dataclass(frozen=True)
+class Node:
+    """A Slurm node: GPUs by type (total and used), its states in lower case and its partitions."""
+
+    name: str
+    state: str
+    partitions: tuple[str, ...]
+    gpus: tuple[Gres, ...]
+    gpus_used: tuple[Gres, ...]
+    reason: str = ""
+
+    @property
+    def usable(self) -> bool:
+        """New jobs can start here, now or when the present ones end."""
+        flags = self.state.replace("*", "+*").lower().split("+")
+        return not _OUT & {f.strip("$~#!%@^-") or f for f in flags}
+
+
+_OUT = frozenset(
+    {"*", "down", "drained", "draining", "drain", "maint", "fail", "failing", "inval", "future", "unknown"}
+)
+"""Node states (sinfo(1)) that take no work; ``*`` means that the node does not respond."""
+
+
+# --- what a job asks for ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one job asks of a scheduler. ``gpu_ids`` (local only) are NVML indices or UUIDs chosen by hand."""
+
+    nodes: int = 1
+    gpus_per_node: int = 0
+    gpu_type: str | None = None
+    cpus_per_task: int = 1
+    mem: str | None = None
+    time_limit: int = 3600
+    signal_lead: int = 120
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    gpu_request: Literal["gpus-per-node", "gres"] = "gpus-per-node"
+    gpu_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One hand-over to a scheduler: run ``job.sh`` in ``run_dir``; ``token`` is unique per hand-over."""
+
+    run_id: str
+    run_dir: Path
+    name: str
+    token: str
+    resources: Resources
+    after: tuple[str, ...] = ()
+    """Job ids (of the same scheduler) that must end well first."""
+
+
+@dataclass(frozen=True)
+class JobRef:
+    """What identifies a job beyond doubt: ids are recycled, so the time and the token belong to it."""
+
+    job_id: str
+    token: str
+    submitted_at: float
+    run_dir: Path
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as a scheduler sees it now. ``reason`` is the scheduler's own words."""
+
+    job_id: str
+    state: JobState
+    reason: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+    where: str = ""
+    submitted_at: float | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    time_limit: int | None = None
+    restarts: int = 0
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Activation:
+    """What a node's shell does before Python runs, from the site file."""
+
+    modules: tuple[str, ...] = ()
+    kind: Literal["none", "conda", "venv", "uv", "python"] = "none"
+    target: str = ""
+    """conda: environment; venv and uv: folder; python and none: the program."""
+    env: tuple[tuple[str, str], ...] = ()
+    secrets_file: str = ""
+    secret_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that the script says, decided. ``render`` adds nothing to it."""
+
+    name: str
+    scheduler: SchedulerName
+    resources: Resources
+    activation: Activation
+    launcher: Literal["python", "torchrun", "accelerate"]
+    zero: bool
+    processes_per_node: int
+    version: str
+
+    @property
+    def world_size(self) -> int:
+        """Processes in all."""
+        return self.resources.nodes * self.processes_per_node
+
+
+# --- the record of a run ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class JobEntry:
+    """One hand-over of a run to its scheduler. ``job_id`` is None while that is not confirmed."""
+
+    token: str
+    requested_at: float
+    job_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """The lasting record of a run: what was asked, when, by whom. What happens later is never written here."""
+
+    run_id: str
+    name: str
+    stage: str
+    kind: Literal["train", "test"]
+    recipe: str
+    profile: str
+    scheduler: SchedulerName
+    resources: Resources
+    fingerprint: str
+    created_at: float
+    user: str
+    host: str
+    command: tuple[str, ...]
+    world_size: int = 1
+    max_steps: int | None = None
+    """Of the full run, where the recipe gives them; else ``num_train_epochs`` counts."""
+    num_train_epochs: float = 0.0
+    full_time_limit: int | None = None
+    """Seconds that the full run would have, where this is a shorter test of it."""
+    after: tuple[str, ...] = ()
+    jobs: tuple[JobEntry, ...] = ()
+    notes: tuple[str, ...] = ()
+    schema: int = 1
+
+    @property
+    def job(self) -> JobEntry | None:
+        """The newest hand-over."""
+        return self.jobs[-1] if self.jobs else None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the trainer last wrote about itself (``progress.json``); None where it has not said."""
+
+    phase: str = ""
+    attempt: int = 0
+    step: int = 0
+    max_steps: int | None = None
+    loss: float | None = None
+    tokens_per_second: float | None = None
+    seconds_per_step: float | None = None
+    peak_memory: int | None = None
+    updated_at: float | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One start of ``job.sh``, from the begin and end lines it leaves in ``attempts.jsonl``."""
+
+    number: int
+    job_id: str
+    host: str
+    started_at: float
+    ended_at: float | None = None
+    exit_code: int | None = None
+    outcome: str = ""
+    decision: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Status:
+    """Everything known about a run at one look. Derived each time, never stored."""
+
+    record: Record
+    run_dir: Path
+    state: JobState
+    why: str
+    where: str = ""
+    progress: Progress = field(default_factory=Progress)
+    attempts: int = 0
+    started_at: float | None = None
+    ended_at: float | None = None
+    eta_seconds: float | None = None
+    makes_time_limit: bool | None = None
+    last_seen: float | None = None
+    gone: bool = False
+    """The scheduler answered and nothing of this run waits or runs: it is safe to submit it again."""

@@ -1,0 +1,131 @@
+"""The only module that prints: tables and lines for people, one versioned JSON envelope for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clusterctl.errors import ClusterctlError
+from clusterctl.result import Event, Result, Stream, Watch
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SCHEMA = 1
+"""Version of the envelope ``{"schema", "command", "ok", "data", "error"}``; docs/json.md describes it."""
+
+
+def show(answer: Result | Stream | Watch | None, *, as_json: bool) -> int:
+    """Print an answer and return the exit code of the process."""
+    match answer:
+        case None:
+            return 0
+        case Result():
+            if as_json:
+                _envelope(answer.command, answer.data, ok=answer.exit_code == 0)
+            else:
+                _view(answer.view())
+            return answer.exit_code
+        case Stream():
+            return _stream(answer, as_json=as_json)
+        case Watch():
+            return _watch(answer, as_json=as_json)
+
+
+def show_error(error: ClusterctlError, *, command: str, as_json: bool) -> int:
+    """One line of what, one line of what to do; on standard error, or as an envelope on standard output."""
+    if as_json:
+        words = {"type": type(error).__name__, "message": error.message, "hint": error.hint}
+        _envelope(command, None, ok=False, error={**words, "exit_code": error.exit_code})
+    else:
+        print(f"error: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"hint:  {error.hint}", file=sys.stderr)
+    return error.exit_code
+
+
+def show_line(text: str, *, to_stderr: bool = False) -> None:
+    """A plain line."""
+    print(text, file=sys.stderr if to_stderr else sys.stdout)
+
+
+def _envelope(command: str, data: Any, *, ok: bool, error: Any = None) -> None:
+    whole = {"schema": SCHEMA, "command": command, "ok": ok, "data": jsonable(data), "error": error}
+    print(json.dumps(whole, ensure_ascii=False), flush=True)
+
+
+def jsonable(value: Any) -> Any:
+    """Dataclasses, paths and enums as plain JSON values."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: jsonable(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): jsonable(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [jsonable(v) for v in value]
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def _view(view: Any) -> None:
+    if isinstance(view, str):
+        # As it is: a script must reach standard output byte by byte.
+        sys.stdout.write(view)
+        sys.stdout.flush()
+    elif view is not None:
+        _console().print(view)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    # Into a pipe or file nothing is cut: rich would assume 80 columns there.
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 400
+    return Console(width=width, highlight=False, soft_wrap=False)
+
+
+def _stream(stream: Stream, *, as_json: bool) -> int:
+    code = 0
+    try:
+        for event in stream.events:
+            code = event.exit_code
+            if as_json:
+                _envelope(stream.command, event.data, ok=code == 0)
+            else:
+                _event(event)
+    except KeyboardInterrupt:
+        if stream.on_interrupt and not as_json:
+            print(f"\n{stream.on_interrupt}", file=sys.stderr)
+        return 130
+    return code
+
+
+def _event(event: Event) -> None:
+    if event.raw:
+        target = sys.stderr if event.error_stream else sys.stdout
+        target.write(event.raw)
+        target.flush()
+    if event.view is not None:
+        _view(event.view())
+
+
+def _watch(watch: Watch, *, as_json: bool) -> int:
+    try:
+        if as_json:
+            while True:
+                show(watch.make(), as_json=True)
+                time.sleep(watch.every)
+        from rich.live import Live
+
+        with Live(console=_console(), auto_refresh=False, screen=sys.stdout.isatty()) as live:
+            while True:
+                live.update(watch.make().view(), refresh=True)
+                time.sleep(watch.every)
+    except KeyboardInterrupt:
+        return 0

@@ -1,0 +1,90 @@
+"""RunConfig + profile + site -> Plan: pure, no I/O."""
+
+from __future__ import annotations
+
+from clusterctl import __version__
+from clusterctl.compose import Composed
+from clusterctl.errors import UsageProblem
+from clusterctl.model import Activation, Plan, Resources, SchedulerName
+from clusterctl.schema import Profile, Site
+
+
+def make(composed: Composed, site: Site, scheduler: SchedulerName, *, python: str) -> Plan:
+    """Decide everything that the job script will say. ``python`` runs where the site names no environment.
+
+    Raises:
+        UsageProblem: several nodes without Slurm.
+    """
+    profile = composed.profile
+    if scheduler == "local" and profile.nodes > 1:
+        raise UsageProblem(
+            f"profile {composed.profile_name} asks for {profile.nodes} nodes, but without Slurm there is one",
+            hint="choose a profile with nodes: 1, or --scheduler slurm",
+        )
+    return Plan(
+        name=composed.config.name,
+        scheduler=scheduler,
+        resources=_resources(profile, site),
+        activation=_activation(profile, site, python),
+        launcher=profile.launcher,
+        zero=profile.strategy == "zero2",
+        processes_per_node=profile.processes,
+        version=__version__,
+    )
+
+
+def _resources(profile: Profile, site: Site) -> Resources:
+    return Resources(
+        nodes=profile.nodes,
+        gpus_per_node=profile.gpus_per_node,
+        gpu_type=profile.gpu_type,
+        cpus_per_task=profile.cpus_per_task,
+        mem=profile.mem,
+        time_limit=profile.time,
+        signal_lead=profile.signal_lead,
+        partition=profile.partition or _partition(profile, site),
+        account=profile.account or site.account,
+        qos=profile.qos or site.qos,
+        constraint=profile.constraint,
+        gpu_request=site.gpu_request,
+    )
+
+
+def _partition(profile: Profile, site: Site) -> str | None:
+    key = profile.gpu_type or ("gpu" if profile.gpus_per_node else "cpu")
+    return site.partitions.get(key)
+
+
+def _activation(profile: Profile, site: Site, python: str) -> Activation:
+    environment = site.environment
+    target = environment.name or environment.path or ""
+    return Activation(
+        modules=tuple(site.modules),
+        kind=environment.kind,
+        target=python if environment.kind == "none" else target,
+        env=tuple(_variables(profile, site).items()),
+        secrets_file=site.secrets.file,
+        secret_names=tuple(site.secrets.names),
+    )
+
+
+def _variables(profile: Profile, site: Site) -> dict[str, str]:
+    """Environment of the job, weakest first: ours, the profile's, the site's."""
+    threads = max(1, profile.cpus_per_task // profile.processes)
+    ours = {
+        "PYTHONUNBUFFERED": "1",
+        # torchrun and accelerate set this to 1 when it is unset, which halves the speed on CPUs.
+        "OMP_NUM_THREADS": str(threads),
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    if profile.gpus_per_node:
+        # Cards of several types on one host get other ordinals from CUDA than from everybody else.
+        ours["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+        ours["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
+    hub = site.hugging_face
+    hub_variables = {
+        "HF_ENDPOINT": hub.endpoint,
+        "HF_HOME": hub.home,
+        "HF_HUB_OFFLINE": "1" if hub.offline else None,
+    }
+    return ours | {k: v for k, v in hub_variables.items() if v} | profile.env | site.env

@@ -1,0 +1,145 @@
+"""The shapes of the files that users write: recipe, profile, site. The recipe's sections are the trainer's own."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from clusterctl import durations
+
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_MEM = re.compile(r"\d+[KMGT]?", re.IGNORECASE)
+
+
+def _seconds(value: Any) -> Any:
+    return durations.seconds(str(value)) if isinstance(value, (str, int)) and not isinstance(value, bool) else value
+
+
+def _env_name(name: str) -> str:
+    if not _ENV_NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no name of an environment variable")
+    return name
+
+
+def _mem(text: str) -> str:
+    if not _MEM.fullmatch(text):
+        raise ValueError(f"{text!r} is no amount of memory: write 64G")
+    return text.upper()
+
+
+def _one_line(text: str) -> str:
+    if any(ord(c) < 32 or ord(c) == 127 for c in text):
+        raise ValueError("line breaks and control characters cannot stand here")
+    return text
+
+
+Seconds = Annotated[int, BeforeValidator(_seconds), Field(gt=0)]
+Line = Annotated[str, AfterValidator(_one_line)]
+EnvName = Annotated[str, AfterValidator(_env_name)]
+Env = dict[EnvName, Line]
+
+
+class Strict(BaseModel):
+    """Unknown keys are errors, so that a misspelled one is never ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, protected_namespaces=())
+
+
+class Profile(Strict):
+    """How to use hardware: what a job asks of the scheduler and how its processes share the work."""
+
+    description: str = ""
+    gpu_type: Line | None = None
+    gpus_per_node: int = Field(0, ge=0, le=64)
+    nodes: int = Field(1, ge=1)
+    processes_per_node: int | None = Field(None, ge=1)
+    cpus_per_task: int = Field(4, ge=1)
+    mem: Annotated[str, AfterValidator(_mem)] | None = None
+    time: Seconds = 24 * 3600
+    signal_lead: Seconds = 300
+    partition: Line | None = None
+    account: Line | None = None
+    qos: Line | None = None
+    constraint: Line | None = None
+    launcher: Literal["python", "torchrun", "accelerate"] = "python"
+    strategy: Literal["single", "ddp", "zero2"] = "single"
+    offload: Literal["none", "optimizer"] = "none"
+    dtype: Literal["fp32", "bf16", "fp16"] = "bf16"
+    env: Env = {}
+    set: dict[str, Any] = {}
+
+    @property
+    def processes(self) -> int:
+        """Processes on each node: one a GPU, unless said otherwise (which only CPU profiles may)."""
+        return self.processes_per_node or max(1, self.gpus_per_node)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Profile:
+        if self.gpus_per_node and self.processes_per_node not in (None, self.gpus_per_node):
+            raise ValueError(
+                f"processes_per_node {self.processes_per_node} differs from gpus_per_node {self.gpus_per_node}:"
+                " leave it out, each GPU gets one process"
+            )
+        if self.signal_lead >= self.time:
+            raise ValueError(
+                f"signal_lead ({durations.words(self.signal_lead)}) must be shorter than time"
+                f" ({durations.words(self.time)}): it is the warning before the end"
+            )
+        return self
+
+
+class Stage(Strict):
+    """A member of a chain: a recipe, and which earlier member's adapter it goes on training."""
+
+    recipe: str
+    continue_from: str | None = None
+    set: dict[str, Any] = {}
+
+
+class Environment(Strict):
+    """Where Python comes from on the node. ``none`` takes the Python that runs clusterctl."""
+
+    kind: Literal["none", "conda", "venv", "uv", "python"] = "none"
+    name: Line | None = Field(None, description="conda: name or prefix of the environment")
+    path: Line | None = Field(None, description="venv: its folder; uv: the project's; python: the program")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Environment:
+        needed = {"conda": "name", "venv": "path", "uv": "path", "python": "path"}.get(self.kind)
+        if needed and not getattr(self, needed):
+            raise ValueError(f"kind {self.kind} needs `{needed}`")
+        return self
+
+
+class HuggingFace(Strict):
+    """The hub as seen from the nodes."""
+
+    endpoint: Line | None = Field(None, description="HF_ENDPOINT, for a mirror")
+    home: Line | None = Field(None, description="HF_HOME, where models and data sets are cached")
+    offline: bool = Field(False, description="never ask the hub: HF_HUB_OFFLINE=1")
+
+
+class Secrets(Strict):
+    """Names of the variables that hold keys, and the 0600 file to read them from when they are not set."""
+
+    file: Line = "~/.config/clusterctl/secrets.env"
+    names: list[EnvName] = ["SWANLAB_API_KEY", "WANDB_API_KEY", "HF_TOKEN"]
+
+
+class Site(Strict):
+    """Where runs happen: one file per cluster or project. Everything may be left out."""
+
+    output_root: Line = "logs"
+    scheduler: Literal["auto", "slurm", "local"] = "auto"
+    partitions: dict[str, Line] = Field({}, description="GPU type (or cpu): partition")
+    account: Line | None = None
+    qos: Line | None = None
+    gpu_request: Literal["gpus-per-node", "gres"] = "gpus-per-node"
+    modules: list[Line] = []
+    environment: Environment = Environment()
+    env: Env = {}
+    hugging_face: HuggingFace = HuggingFace()
+    tracking: dict[str, Any] = {}
+    secrets: Secrets = Secrets()

@@ -1,0 +1,73 @@
+"""Turning pydantic's errors into ours: all at once, where each stands, and the nearest valid name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from clusterctl.errors import UsageProblem
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def validate(model: type[M], values: dict[str, Any], where: Callable[[str], str], *, what: str) -> M:
+    """``model`` made of ``values``; ``where`` says for a dotted key where its value came from.
+
+    Raises:
+        UsageProblem: one line for each error.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as e:
+        lines = [_line(model, error, where) for error in e.errors(include_url=False)]
+    count = "" if len(lines) == 1 else f" ({len(lines)} errors)"
+    joined = "\n  ".join(dict.fromkeys(lines))
+    raise UsageProblem(f"{what}{count}: {joined}", hint="correct what is named above; nothing was submitted")
+
+
+def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """All dotted keys of a model: sections and leaves."""
+    for name, info in model.model_fields.items():
+        yield prefix + name
+        if (section := _section(info.annotation)) is not None:
+            yield from keys(section, f"{prefix}{name}.")
+
+
+def nearest(key: str, known: list[str]) -> str:
+    """`` - did you mean X?`` for a misspelled key, by its whole path or by its last word; or nothing."""
+    last = key.rsplit(".", 1)[-1]
+    same_leaf = [k for k in known if k.rsplit(".", 1)[-1] == last and k != key]
+    near = (
+        same_leaf
+        or difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+        or [k for k in known if difflib.get_close_matches(last, [k.rsplit(".", 1)[-1]], cutoff=0.7)]
+    )
+    return f" - did you mean {near[0]}?" if near else ""
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def _line(model: type[BaseModel], error: Any, where: Callable[[str], str]) -> str:
+    dotted = ".".join(str(part) for part in error["loc"])
+    origin = f" [{where(dotted)}]" if dotted else ""
+    match error["type"]:
+        case "extra_forbidden":
+            return f"unknown key {dotted}{origin}{nearest(dotted, list(keys(model)))}"
+        case "missing":
+            return f"{dotted} is missing{origin}"
+        case "value_error":
+            text = str(error["ctx"]["error"])
+            return f"{dotted}: {text}{origin}" if dotted else text
+        case _:
+            text = error["msg"][:1].lower() + error["msg"][1:]
+            given = error.get("input")
+            shown = f", not {given!r:.80}" if isinstance(given, (str, int, float, bool)) or given is None else ""
+            return f"{dotted}: {text}{shown}{origin}"

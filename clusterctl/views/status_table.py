@@ -1,0 +1,105 @@
+"""What a person sees of a run's status: a row, a sentence, a panel of details."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clusterctl.durations import words
+from clusterctl.model import JobState, Status
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_COLOURS = {
+    JobState.RUNNING: "green",
+    JobState.COMPLETED: "bold green",
+    JobState.PENDING: "yellow",
+    JobState.CANCELLED: "dim",
+    JobState.UNKNOWN: "magenta",
+}
+
+
+def view(statuses: Sequence[Status], problems: Sequence[str], *, root: Path, detailed: bool) -> RenderableType:
+    """The table; below it the failures in full, directories when asked for single runs, unreadable records."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    if not statuses:
+        return Text(f"No runs in {root}. clusterctl submit RECIPE makes one.\n" + "".join(f"{p}\n" for p in problems))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("RUN", "STAGE", "WHERE", "STATE"):
+        table.add_column(heading, no_wrap=heading in ("RUN", "STATE"), overflow="fold")
+    for heading in ("STEP", "LOSS", "TOK/S", "ETA", "LIMIT"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("WHY", overflow="fold")
+    for one in statuses:
+        table.add_row(*_cells(one))
+    parts: list[RenderableType] = [table]
+    if detailed:
+        parts += [Text(f"{one.record.run_id}: {one.run_dir}", style="dim") for one in statuses]
+    parts += [Text(problem, style="red") for problem in problems]
+    return Group(*parts)
+
+
+def sentence(one: Status) -> str:
+    """One line: ``sft-... COMPLETED on n1, step 48/48, loss 0.86: finished``."""
+    parts = [f"{one.record.run_id} {one.state}"]
+    if one.where:
+        parts.append(f"on {one.where}")
+    text = " ".join(parts)
+    if one.progress.max_steps:
+        text += f", step {_step(one)}"
+    if one.progress.loss is not None:
+        text += f", loss {one.progress.loss:.4g}"
+    return f"{text}: {one.why}"
+
+
+def _cells(one: Status) -> list[RenderableType]:
+    from rich.text import Text
+
+    record, progress = one.record, one.progress
+    stage = record.stage if record.recipe == record.stage else f"{record.recipe}"
+    where = one.where or record.resources.partition or record.scheduler
+    return [
+        Text(record.run_id),
+        Text(stage if record.kind == "train" else f"{stage} (test)"),
+        Text(where),
+        Text(one.state, style=_COLOURS.get(one.state, "bold red")),
+        Text(_step(one)),
+        Text("" if progress.loss is None else f"{progress.loss:.4g}"),
+        Text("" if not progress.tokens_per_second else f"{progress.tokens_per_second:,.0f}"),
+        Text("" if one.eta_seconds is None else words(one.eta_seconds)),
+        _limit(one),
+        Text(_why(one)),
+    ]
+
+
+def _step(one: Status) -> str:
+    progress = one.progress
+    if progress.max_steps:
+        return f"{progress.step}/{progress.max_steps}"
+    return str(progress.step) if progress.step else ""
+
+
+def _limit(one: Status) -> RenderableType:
+    from rich.text import Text
+
+    if one.makes_time_limit is None:
+        return Text("")
+    return Text("in time", style="green") if one.makes_time_limit else Text("TOO LATE", style="bold red")
+
+
+def _why(one: Status) -> str:
+    why = one.why
+    if one.state is JobState.RUNNING and one.progress.updated_at:
+        silent = time.time() - one.progress.updated_at
+        # Long steps are normal; silence far beyond one is worth a word.
+        if silent > max(120.0, 10 * (one.progress.seconds_per_step or 0)):
+            why = f"{why}, silent for {words(silent)}"
+    if one.attempts > 1:
+        why = f"{why} (attempt {one.attempts})"
+    return why

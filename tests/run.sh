@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Runs every suite in one pytest, hence one summary. Called by `make test`.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+suites=(tests/unit tests/slurm tests/train)
+missing=()
+for program in slurmctld slurmd munged slurmdbd mariadbd; do
+    command -v "$program" >/dev/null || missing+=("$program")
+done
+if ((${#missing[@]})); then
+    suites=(tests/unit tests/train)
+fi
+
+.venv/bin/pytest "${suites[@]}" "$@"
+code=$?
+
+if ((${#missing[@]})); then
+    printf '\n%s\n' "NOT RUN: tests/slurm, because these are not installed: ${missing[*]}" \
+        "On Debian or Ubuntu: sudo apt-get install munge slurm-wlm slurmdbd slurm-wlm-mysql-plugin mariadb-server"
+    [[ -z ${CI:-} ]] || exit 1
+fi
+exit "$code"

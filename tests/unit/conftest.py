@@ -1,0 +1,101 @@
+"""What the unit tests share: an own home, and the command line as a program."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CLUSTERCTL = Path(sys.executable).with_name("clusterctl")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> dict[str, str]:
+    """An environment in which nothing of this machine's user shows, and no Slurm is on PATH."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "bin").mkdir()
+    for program in ("bash", "env", "stat", "date", "hostname", "dirname", "python3", "sleep", "cat", "kill"):
+        found = next((Path(p) / program for p in ("/usr/bin", "/bin") if (Path(p) / program).exists()), None)
+        if found:
+            (tmp_path / "bin" / program).symlink_to(found)
+    return {
+        "HOME": str(tmp_path / "home"),
+        "PATH": str(tmp_path / "bin"),
+        "CLUSTERCTL_LEASE_DIR": str(tmp_path / "leases"),
+        "LANG": "C.UTF-8",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A working directory with a name that breaks careless quoting."""
+    path = tmp_path / "a'; echo foo"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def cli(home: dict[str, str], folder: Path) -> Callable[..., Answer]:
+    """Run ``clusterctl`` as a program in that folder."""
+
+    def run(*words: str, cwd: Path = folder, **env: str) -> Answer:
+        done = subprocess.run(
+            [CLUSTERCTL, *words], cwd=cwd, env={**home, **env}, capture_output=True, text=True, timeout=120
+        )
+        return Answer(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def recipe(folder: Path) -> Path:
+    """A recipe that validates and drafts: data on the spot, a model directory that is never loaded."""
+    (folder / "data.csv").write_text('prompt,response\n"Who, then?",Player 3\n', encoding="utf-8")
+    (folder / "tiny").mkdir()
+    (folder / "tiny" / "config.json").write_text('{"model_type": "qwen2"}', encoding="utf-8")
+    path = folder / "mine.yaml"
+    path.write_text(
+        "stage: sft\n"
+        "profile: cpu\n"
+        "model:\n"
+        "  model_name_or_path: ./tiny\n"
+        "data:\n"
+        "  train_files: data.csv\n"
+        "optim:\n"
+        "  learning_rate: 1e-4\n",
+        encoding="utf-8",
+    )
+    return path
+
+
+def fake_program(folder: Path, name: str, script: str) -> None:
+    """Put a shell script on the PATH of ``home``."""
+    path = folder / name
+    path.unlink(missing_ok=True)
+    path.write_text(f"#!/bin/bash\n{script}\n", encoding="utf-8")
+    path.chmod(0o755)
+
+
+os.environ.pop("CLUSTERCTL_OUTPUT_ROOT", None)
