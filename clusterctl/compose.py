@@ -94,7 +94,7 @@ def read_recipe(name: str) -> Recipe:
     if chain is not None:
         if not isinstance(chain, list) or not chain or set(values) - _RECIPE_ONLY:
             raise UsageProblem(
-                f"{document.where('chain')}: a chain is a list of recipes, with only `description` and `profile` beside it",
+                f"{document.where('chain')}: a chain is a list of recipes, beside it only `description` and `profile`",
                 hint="write `chain: [{recipe: basic}, {recipe: sft, continue_from: basic}]`",
             )
         for number, item in enumerate(chain):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from clusterctl.commands.options import Json
 from clusterctl.errors import Unavailable
-from clusterctl.model import Machine, Node
 from clusterctl.result import Result
+
+if TYPE_CHECKING:
+    from clusterctl.model import Machine, Node
 
 EXAMPLES = """
 Examples:

@@ -45,7 +45,7 @@ def test(
             for event in following.events(run, lines=10_000):
                 yield Event(event.data, event.view, event.raw, event.error_stream)
             outcome = verdict.judge(run)
-            yield Event(outcome, view=lambda v=outcome: test_verdict.view(v), exit_code=0 if outcome.passed else 1)
+            yield Event(outcome, raw=test_verdict.view(outcome), exit_code=0 if outcome.passed else 1)
             if not outcome.passed:
                 return
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from clusterctl.adapters import process
-from clusterctl.errors import UsageProblem
-from clusterctl.model import JobState, Status
+from clusterctl.errors import Unavailable, UsageProblem
+from clusterctl.model import JobState, Resources, Status
 from clusterctl.runs import status, submit
 from clusterctl.runs.find import Run
 from clusterctl.settings import Settings
@@ -19,27 +20,49 @@ def run(drafts: Sequence[submit.Draft], request: submit.Request, settings: Setti
 
     Raises:
         UsageProblem: ``srun`` outside an allocation.
+        Unavailable: the GPUs that it needs are not free.
     """
     if srun and "SLURM_JOB_ID" not in os.environ:
         raise UsageProblem(
-            "--srun works inside an allocation, and this is none", hint="salloc --gpus=1 clusterctl run ..."
+            "--srun works inside an allocation, and this is none", hint="salloc clusterctl run ... --srun"
         )
     ended: list[Status] = []
     for one in drafts:
-        prepared = submit.prepare(one, request, settings.output_root)
-        ended.append(_run(prepared, srun=srun))
+        # In an allocation the cards are ours already; here others may hold them.
+        with contextlib.nullcontext({}) if srun else _leased(one.plan.resources) as cards:
+            prepared = submit.prepare(one, request, settings.output_root)
+            ended.append(_run(prepared, {**_environment(srun=srun), **cards}))
         if ended[-1].state is not JobState.COMPLETED:
             break
     return ended
 
 
-def _run(prepared: Run, *, srun: bool) -> Status:
+def _run(prepared: Run, environment: dict[str, str]) -> Status:
     with (prepared.run_dir / status.FOREGROUND_LOCK).open("w") as lock:
         # The kernel drops it when this process ends, however that happens: it is what status looks at.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        process.run_in_foreground(["bash", "job.sh"], cwd=prepared.run_dir, env=_environment(srun=srun))
+        process.run_in_foreground(["bash", "job.sh"], cwd=prepared.run_dir, env=environment)
     [now] = status.look([prepared])
     return now
+
+
+@contextlib.contextmanager
+def _leased(wanted: Resources) -> Iterator[dict[str, str]]:
+    """The variables that show the job its GPUs, leased from the other runs of this machine meanwhile."""
+    if not wanted.gpus_per_node:
+        yield {"CUDA_VISIBLE_DEVICES": ""}
+        return
+    from clusterctl.adapters.gpu_queue import GpuQueue
+
+    queue = GpuQueue(wanted)
+    taken = queue.try_to_take()
+    queue.leave()
+    if isinstance(taken, str):
+        raise Unavailable(taken, hint="clusterctl submit waits in line for them")
+    try:
+        yield {"CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid or "" for gpu in taken.gpus)}
+    finally:
+        taken.release()
 
 
 def _environment(*, srun: bool) -> dict[str, str]:
