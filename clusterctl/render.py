@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 
@@ -45,12 +46,14 @@ def render(plan: Plan, template: Path) -> str:
     environment.filters["sbatch"] = sbatch_quote
     environment.filters["slurm_time"] = durations.slurm_time
     try:
-        return environment.get_template(template.name).render(plan=plan, gpus=gpu_request(plan.resources))
+        text = environment.get_template(template.name).render(plan=plan, gpus=gpu_request(plan.resources))
     except TemplateError as e:
         line = f":{e.lineno}" if isinstance(e, TemplateSyntaxError) else ""
         raise UsageProblem(
             f"{template}{line}: {e.message or e}", hint="compare it with the shipped job_templates/job.sh.j2"
         ) from e
+    # Parts that are left out leave their blank lines behind.
+    return re.sub(r"\n{3,}", "\n\n", text)
 
 
 def gpu_request(resources: Resources) -> str | None:

@@ -17,6 +17,11 @@ def _seconds(value: Any) -> Any:
     return durations.seconds(str(value)) if isinstance(value, (str, int)) and not isinstance(value, bool) else value
 
 
+def _lead(value: Any) -> Any:
+    """A bare number is seconds here, as in sbatch's --signal=USR1@300, not minutes as in --time."""
+    return int(value) if str(value).isdigit() else _seconds(value)
+
+
 def _env_name(name: str) -> str:
     if not _ENV_NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no name of an environment variable")
@@ -58,7 +63,7 @@ class Profile(Strict):
     cpus_per_task: int = Field(4, ge=1)
     mem: Annotated[str, AfterValidator(_mem)] | None = None
     time: Seconds = 24 * 3600
-    signal_lead: Seconds = 300
+    signal_lead: Annotated[int, BeforeValidator(_lead), Field(gt=0)] = 300
     partition: Line | None = None
     account: Line | None = None
     qos: Line | None = None

@@ -79,23 +79,20 @@ def run_script(one: Plan, folder: Path, **env: str) -> dict[str, dict[str, str]]
     return json.loads((folder / "seen.json").read_text(encoding="utf-8"))
 
 
-@settings(max_examples=20, deadline=None)
-@given(name=names, partition=names, account=names, value=names, module=names, secrets=names)
-@example(*HOSTILE[:6])
-def test_every_hostile_value_passes_bash_n(
-    name: str, partition: str, account: str, value: str, module: str, secrets: str
-) -> None:
-    for kind in ("none", "conda", "venv", "uv", "python"):
-        activation = Activation((module,), kind, value, (("KEY", value),), secrets, ("A", "B"))
-        for launcher in ("python", "torchrun", "accelerate"):
-            for nodes in (1, 2):
-                asked = {"partition": partition, "account": account, "nodes": nodes, "gpus_per_node": 2}
-                text = render.render(
-                    plan(name, activation=activation, launcher=launcher, resources=asked, processes_per_node=2),
-                    TEMPLATE,
-                )
-                done = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True)
-                assert done.returncode == 0, done.stderr
+@settings(max_examples=120, deadline=None)
+@given(
+    values=st.tuples(names, names, names, names, names, names),
+    kind=st.sampled_from(["none", "conda", "venv", "uv", "python"]),
+    launcher=st.sampled_from(["python", "torchrun", "accelerate"]),
+    nodes=st.sampled_from([1, 2]),
+)
+def test_every_hostile_value_passes_bash_n(values: tuple[str, ...], kind: str, launcher: str, nodes: int) -> None:
+    name, partition, account, value, module, secrets = values
+    activation = Activation((module,), kind, value, (("KEY", value),), secrets, ("A", "B"))  # type: ignore[arg-type]
+    asked = {"partition": partition, "account": account, "nodes": nodes, "gpus_per_node": 2}
+    one = plan(name, activation=activation, launcher=launcher, resources=asked, processes_per_node=2)
+    done = subprocess.run(["bash", "-n"], input=render.render(one, TEMPLATE), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @settings(max_examples=25, deadline=None)
