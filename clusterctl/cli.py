@@ -24,7 +24,8 @@ def _run(argv: list[str]) -> int:
     from clusterctl.errors import ClusterctlError, UsageProblem
 
     as_json = "--json" in argv
-    command = next((word for word in argv if not word.startswith("-")), "")
+    words = [word for word in argv if not word.startswith("-")]
+    command = " ".join(words[: 2 if words[:1] in (["recipes"], ["profiles"]) else 1])
     try:
         answer = app(argv, standalone_mode=False)
         return answer if isinstance(answer, int) else output.show(answer, as_json=as_json)

@@ -17,7 +17,7 @@ from clusterctl.schema import Profile, Site, Stage
 from clusterctl.validation import keys, nearest, validate
 from trainers.config import RunConfig
 
-_RECIPE_ONLY = {"description", "profile", "chain"}
+_RECIPE_ONLY = {"description", "profile", "chain", "name"}
 _FROM_PROFILE = {"parallel", "precision"}
 
 
@@ -145,6 +145,10 @@ def compose(
     for key, value in site.tracking.items():
         layers.put(f"tracking.{key}", value, "site file")
     for key, value in _leaves(recipe.values):
+        if key == "kind":
+            raise UsageProblem(
+                f"{recipe.document.where(key)}: unknown key kind", hint="clusterctl test makes a test run"
+            )
         layers.put(key, value, recipe.document.where(key))
     for key, value in _hardware(profile).items():
         if key.partition(".")[0] in _FROM_PROFILE and key in layers.origins:
@@ -163,7 +167,8 @@ def compose(
             if key not in known and not key.startswith("data.columns."):
                 raise UsageProblem(f"--set {key}: there is no such key{nearest(key, known)}", hint=_SET_HINT)
             layers.put(key, value, f"--set {key}")
-    layers.values.update(name=name or recipe.name, kind=kind)
+    layers.values["name"] = name or recipe.document.values.get("name") or recipe.name
+    layers.values["kind"] = kind
     config = validate(RunConfig, layers.values, layers.where, what=f"recipe {recipe.name}")
     steps = config.optim.max_steps
     return Composed(

@@ -18,7 +18,12 @@ def sbatch_quote(value: object) -> str:
 
     sbatch has a parser of its own: inside double quotes a backslash escapes the next character and nothing
     else is special. ``shlex.quote`` would be wrong, since sbatch reads backslashes inside single quotes too.
+
+    Raises:
+        UsageProblem: a line break, which would end the line and begin a command.
     """
+    if any(ord(character) < 32 or ord(character) == 127 for character in str(value)):
+        raise UsageProblem(f"{value!r} cannot stand in a #SBATCH line", hint="leave out control characters")
     return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 

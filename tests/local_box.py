@@ -84,7 +84,7 @@ class LocalBox:
 
     def job(self, ref: JobRef) -> Job:
         """The job as it is now."""
-        return self.local.jobs([ref])[ref.job_id]
+        return self.local.jobs([ref])[ref.token]
 
     def until(self, ref: JobRef, *states: JobState) -> Job:
         """Wait until the job is in one of these states, without which: until it ended."""

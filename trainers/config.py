@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 Tracker = Literal["swanlab", "tensorboard", "wandb"]
 
@@ -21,6 +21,12 @@ def _one_or_many(value: Any) -> Any:
 
 Names = Annotated[list[str], BeforeValidator(_one_or_many)]
 """A list of strings, or one string for a list of one."""
+
+
+def _one_line(text: str) -> str:
+    if any(ord(character) < 32 or ord(character) == 127 for character in text):
+        raise ValueError("line breaks and control characters cannot stand here")
+    return text
 
 
 class Section(BaseModel):
@@ -44,9 +50,7 @@ class Model(Section):
     model_name_or_path: str = Field(min_length=1, description="A directory, or a name on the hub.")
     revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
     trust_remote_code: bool = Field(False, description="Run Python code that comes with the model.")
-    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = Field(
-        "sdpa", description="Attention kernel."
-    )
+    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = Field("sdpa", description="Attention kernel.")
     adapter: Literal["lora", "none"] = Field("lora", description="lora, or none to train all weights.")
     adapter_name_or_path: str | None = Field(
         None, description="An adapter to go on training: a directory, or a run whose adapter is meant."
@@ -173,7 +177,9 @@ class RunConfig(Section):
     """Everything that a run needs to know to train. Frozen once it is submitted."""
 
     schema_version: Literal[1] = 1
-    name: str = Field("run", min_length=1, max_length=200, description="What trackers call the run.")
+    name: Annotated[str, AfterValidator(_one_line)] = Field(
+        "run", min_length=1, max_length=200, description="What trackers call the run."
+    )
     stage: Literal["sft"]
     kind: Literal["train", "test"] = "train"
     model: Model

@@ -84,8 +84,8 @@ class Local:
 
     def jobs(self, refs: Sequence[JobRef], *, max_age: float = 5.0) -> Mapping[str, Job]:
         """The jobs as their run directories and /proc show them. Always fresh: looking costs nothing."""
-        seen = {ref.job_id: local_state.look(ref.run_dir, ref.job_id, ref.token) for ref in refs}
-        return {job_id: job for job_id, job in seen.items() if job is not None}
+        seen = {ref.token: local_state.look(ref.run_dir, ref.job_id, ref.token) for ref in refs}
+        return {token: job for token, job in seen.items() if job is not None}
 
     def last_seen(self, ref: JobRef) -> tuple[JobState, float] | None:
         """Nothing: what this machine does not know now, it never knew."""

@@ -81,7 +81,7 @@ class SlurmCache:
         """The shared knowledge; empty when there is none that can be trusted."""
         try:
             return _decode(self._read(".json"))
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return Known()
 
     def save(self, known: Known) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 from clusterctl.adapters import process
 from clusterctl.errors import Unavailable
 
-ANSWER_WITHIN = 13.0
+ANSWER_WITHIN = 12.0
 """Seconds for one question of ours, all its commands together."""
 
-PING_TIMEOUT = 4.0
+PING_TIMEOUT = 3.0
 """Seconds after which a controller counts as hanging; one that is well answers in ten milliseconds."""
 
 DOWN_HINT = "try again later; jobs that are queued or running go on meanwhile"

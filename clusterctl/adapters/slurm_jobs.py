@@ -15,7 +15,7 @@ from clusterctl.adapters.slurm_words import refusal
 from clusterctl.errors import Unavailable
 from clusterctl.model import Job, JobRef, JobState
 
-_LOCK_PATIENCE = 8.0
+_LOCK_PATIENCE = 7.0
 _FIND_AGE = 1.0
 """Seconds. That a job is not there is believed of a fresh answer only; a second lets several searches share one."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from clusterctl.errors import Rejected, Unavailable
 from clusterctl.model import JobState
-from clusterctl.runs import schedulers, status, submit
+from clusterctl.runs import find, schedulers, status, submit
 from clusterctl.runs.find import Run
 
 
@@ -49,7 +49,8 @@ def resume(run: Run) -> Run:
     """Submit a run again; it goes on from its newest complete checkpoint.
 
     Raises:
-        Rejected: it still waits or runs, or has finished.
+        Rejected: it still waits or runs, or has finished, or what it comes after has not ended well.
+        NotFound: a run that it comes after is gone.
         Unavailable: it is not known whether it runs.
     """
     [now] = status.look([run], max_age=0)
@@ -60,5 +61,7 @@ def resume(run: Run) -> Run:
         raise Rejected(f"{run_id} has finished", hint=f"its model is in {now.run_dir / 'final_model'}")
     if not now.gone:
         raise Unavailable(f"{run_id}: {now.why}", hint="it may still run; try again when the scheduler answers")
+    parents = [find.one(run.run_dir.parent, parent) for parent in run.record.after]
+    again = submit.hand_over(Run(run.run_dir, now.record), parents)
     (run.run_dir / status.CANCELLED).unlink(missing_ok=True)
-    return submit.hand_over(Run(run.run_dir, now.record))
+    return again

@@ -29,7 +29,7 @@ def run(drafts: Sequence[submit.Draft], request: submit.Request, settings: Setti
     ended: list[Status] = []
     for one in drafts:
         # In an allocation the cards are ours already; here others may hold them.
-        with contextlib.nullcontext({}) if srun else _leased(one.plan.resources) as cards:
+        with _leased(Resources() if srun else one.plan.resources, hide=not srun) as cards:
             prepared = submit.prepare(one, request, settings.output_root)
             ended.append(_run(prepared, {**_environment(srun=srun), **cards}))
         if ended[-1].state is not JobState.COMPLETED:
@@ -47,10 +47,10 @@ def _run(prepared: Run, environment: dict[str, str]) -> Status:
 
 
 @contextlib.contextmanager
-def _leased(wanted: Resources) -> Iterator[dict[str, str]]:
+def _leased(wanted: Resources, *, hide: bool) -> Iterator[dict[str, str]]:
     """The variables that show the job its GPUs, leased from the other runs of this machine meanwhile."""
     if not wanted.gpus_per_node:
-        yield {"CUDA_VISIBLE_DEVICES": ""}
+        yield {"CUDA_VISIBLE_DEVICES": ""} if hide else {}
         return
     from clusterctl.adapters.gpu_queue import GpuQueue
 

@@ -114,7 +114,7 @@ def _status(run: Run, evidence: _Evidence, answer: _Answer | None) -> Status:
     if ref is None:
         why = "submission not confirmed and not in the queue: clusterctl resume submits it again"
         return _from_evidence(run, evidence, JobState.UNKNOWN, why, gone=True)
-    job = answer.jobs.get(ref.job_id)
+    job = answer.jobs.get(ref.token)
     return _from_job(run, evidence, job) if job else _forgotten(run, evidence, answer.adapter, ref)
 
 

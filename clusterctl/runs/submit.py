@@ -61,8 +61,6 @@ class Draft:
     plan: Plan
     script: str
     fingerprint: str
-    continues: str | None = None
-    """The run id of the draft before it whose end it waits for."""
 
 
 def draft(request: Request, settings: Settings) -> list[Draft]:
@@ -75,31 +73,25 @@ def draft(request: Request, settings: Settings) -> list[Draft]:
     scheduler = schedulers.choose(request.scheduler or settings.scheduler)
     if not recipe.chain:
         return [_draft_one(request, recipe, settings, scheduler, {}, _run_id(request.name or recipe.name))]
-    drafts: dict[str, Draft] = {}
+    drafts: list[Draft] = []
+    named: dict[str, Draft] = {}
     for stage in recipe.chain:
         member = read_recipe(stage.recipe)
         extra: dict[str, Any] = dict(stage.set)
         if stage.continue_from:
-            before = drafts.get(stage.continue_from)
+            before = named.get(stage.continue_from)
             if before is None:
                 raise UsageProblem(
                     f"{recipe.document.path}: {stage.recipe} continues from {stage.continue_from!r}, not found before it",
-                    hint=f"before it are: {', '.join(drafts) or 'none'}",
+                    hint=f"before it are: {', '.join(named) or 'none'}",
                 )
             extra["model.adapter_name_or_path"] = str(settings.output_root / before.run_id / "final_model")
         name = f"{request.name}-{stage.recipe}" if request.name else member.name
         profile = request.profile or recipe.profile
-        last = next(reversed(drafts.values()), None)
-        one = _draft_one(
-            dataclasses.replace(request, name=name, profile=profile),
-            member,
-            settings,
-            scheduler,
-            extra,
-            _run_id(name),
-        )
-        drafts[stage.recipe] = dataclasses.replace(one, continues=last.run_id if last else None)
-    return list(drafts.values())
+        asked = dataclasses.replace(request, name=name, profile=profile)
+        named[stage.recipe] = _draft_one(asked, member, settings, scheduler, extra, _run_id(name))
+        drafts.append(named[stage.recipe])
+    return drafts
 
 
 def _draft_one(

@@ -42,6 +42,7 @@ def nothing_written(folder: Path) -> None:
         (["--profile", "a80"], ["unknown profile 'a80'", "a800-1"]),
         (["--scheduler", "pbs"], ["unknown scheduler 'pbs'"]),
         (["--after", "nothing"], ["there are no runs"]),
+        (["--name", "x\ntouch pwned"], ["name", "line breaks"]),
     ],
 )
 def test_wrong_options(cli: Cli, recipe: Path, words: list[str], expected: list[str]) -> None:

@@ -1,0 +1,164 @@
+"""A user's project on a cluster: a folder with a recipe, data and a tiny model, and the command line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.slurm.box import Box, until
+from tests.tiny import make_rows, write_csv
+
+CLUSTERCTL = Path(sys.executable).with_name("clusterctl")
+
+RECIPE = """\
+stage: sft
+profile: cpu
+model:
+  model_name_or_path: {model}
+  lora: {{r: 4, lora_alpha: 8, lora_dropout: 0.1}}
+data:
+  train_files: data.csv
+  max_length: 64
+optim:
+  learning_rate: 5e-3
+  max_steps: 12
+  per_device_train_batch_size: 2
+  gradient_accumulation_steps: 2
+output:
+  logging_steps: 1
+  save_steps: 1000
+"""
+PROFILE = """\
+cpus_per_task: 1
+mem: 500M
+time: 0:20:00
+signal_lead: 30
+dtype: fp32
+env: {OMP_NUM_THREADS: 1}
+"""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@dataclass(frozen=True)
+class Project:
+    """The folder, and the cluster it is used on."""
+
+    folder: Path
+    box: Box
+    env: dict[str, str]
+
+    def cli(self, *words: str, timeout: float = 120, **env: str) -> Answer:
+        """Run ``clusterctl`` in the folder."""
+        done = subprocess.run(
+            [CLUSTERCTL, *words],
+            cwd=self.folder,
+            env={**self.env, **env},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        return Answer(done.returncode, done.stdout, done.stderr)
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """Start ``clusterctl`` and do not wait."""
+        return subprocess.Popen(
+            [CLUSTERCTL, *words],
+            cwd=self.folder,
+            env=self.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def submit(self, *words: str, recipe: str = "mine.yaml") -> Run:
+        """Submit and return the (last) run."""
+        answer = self.cli("submit", recipe, *words, "--json")
+        assert answer.code == 0, answer.out + answer.err
+        last = answer.json["data"]["runs"][-1]
+        return Run(self, last["run_id"], str(last["job_id"]), Path(last["run_dir"]))
+
+    def state(self, run_id: str) -> dict[str, Any]:
+        """One run's status as a program sees it, from a fresh query."""
+        answer = self.cli("status", run_id, "--json")
+        assert answer.code == 0, answer.out + answer.err
+        [one] = answer.json["data"]["runs"]
+        return dict(one)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A submitted run."""
+
+    project: Project
+    run_id: str
+    job_id: str
+    run_dir: Path
+
+    def wait_for(self, *states: str, timeout: float = 120) -> dict[str, Any]:
+        """Wait until clusterctl says one of these states; return the whole status."""
+        last: dict[str, Any] = {}
+
+        def reached() -> bool:
+            nonlocal last
+            last = self.project.state(self.run_id)
+            assert last["state"] in states or last["state"] not in ("FAILED", "TIMEOUT"), last
+            return last["state"] in states
+
+        until(reached, f"{self.run_id} to be {' or '.join(states)}, last {last.get('state')}", timeout)
+        return last
+
+    def wait_for_step(self, step: int, timeout: float = 120) -> None:
+        """Wait until the trainer has done this step."""
+
+        def reached() -> bool:
+            try:
+                return int(json.loads((self.run_dir / "progress.json").read_text(encoding="utf-8"))["step"]) >= step
+            except (OSError, ValueError, KeyError):
+                return False
+
+        until(reached, f"step {step} of {self.run_id}", timeout)
+
+    @property
+    def attempts(self) -> list[dict[str, Any]]:
+        """The begin and end lines."""
+        path = self.run_dir / "attempts.jsonl"
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        return [json.loads(line) for line in text.splitlines()]
+
+    @property
+    def weights(self) -> str:
+        """A digest of the adapter that came out."""
+        return hashlib.sha256((self.run_dir / "final_model/adapter_model.safetensors").read_bytes()).hexdigest()
+
+
+def make_project(folder: Path, box: Box, model: Path) -> Project:
+    """Write the project's files."""
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text(RECIPE.format(model=model), encoding="utf-8")
+    (folder / "profiles").mkdir()
+    (folder / "profiles/cpu.yaml").write_text(PROFILE, encoding="utf-8")
+    (folder / "clusterctl.yaml").write_text("scheduler: slurm\npartitions: {cpu: cpu}\n", encoding="utf-8")
+    write_csv(folder / "data.csv", make_rows(20))
+    home = folder / "home"
+    home.mkdir()
+    env = {**box.env, "HOME": str(home), "LANG": "C.UTF-8"}
+    for name in ("CLUSTERCTL_OUTPUT_ROOT", "XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME"):
+        env.pop(name, None)
+    return Project(folder, box, env)
