@@ -36,6 +36,10 @@ class Unavailable(ClusterctlError):
 
     exit_code = 3
 
+    def __init__(self, message: str, *, hint: str = "", maybe_queued: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.maybe_queued = maybe_queued
+
 
 class NoFit(ClusterctlError):
     """Nothing here can hold the request."""

@@ -100,7 +100,7 @@ class Optim(Section):
     warmup_steps: float = Field(0.03, ge=0, description="Steps; below 1 a share of all steps.")
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
-    optim: Literal["adamw_torch", "adamw_torch_fused", "adafactor", "sgd"] = "adamw_torch"
+    optim: Literal["adamw_torch", "adamw_torch_fused", "adafactor", "sgd"] = "adamw_torch_fused"
     num_train_epochs: float = Field(3.0, gt=0)
     max_steps: int = Field(-1, ge=-1, description="Optimiser steps; -1 means as num_train_epochs says.")
     per_device_train_batch_size: int = Field(1, ge=1)

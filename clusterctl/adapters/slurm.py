@@ -103,6 +103,7 @@ class Slurm:
         raise Unavailable(
             f"{problem}; it is not known whether the job was queued",
             hint=f"do not submit again: `clusterctl status {submission.run_id}` will find out",
+            maybe_queued=True,
         )
 
     def _refused(self, message: str) -> Rejected:

@@ -19,8 +19,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from clusterctl.adapters.store import write_atomic
-from clusterctl.errors import Unavailable
 from clusterctl.model import JobState
 
 _SCHEMA = 1
@@ -125,8 +123,16 @@ class SlurmCache:
     def _write(self, suffix: str, text: str) -> None:
         if self._folder is None:
             return
-        with contextlib.suppress(Unavailable):  # a full disk is no reason to fail: it is only a cache
-            write_atomic(self._folder / (self._name + suffix), text, 0o600)
+        path = self._folder / (self._name + suffix)
+        temporary = path.with_name(f"{path.name}.{os.getpid()}")
+        with contextlib.suppress(OSError):  # a full disk is no reason to fail: it is only a cache
+            try:
+                descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+                with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+                    file.write(text)
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
 
 
 def _private_folder() -> Path | None:
@@ -158,12 +164,18 @@ def _lock(descriptor: int, deadline: float) -> None:
 
 def _decode(text: str) -> Known:
     data = json.loads(text)
-    if data.pop("schema") != _SCHEMA:
+    if data["schema"] != _SCHEMA:
         raise ValueError("another version wrote this")
     sightings = {
         str(token): Sighting(JobState(s["state"]), float(s["seen_at"]), float(s["asked_at"]), str(s["record"]))
-        for token, s in data.pop("sightings").items()
+        for token, s in data["sightings"].items()
     }
-    texts = {name: str(data[name]) for name in ("queue", "failure", "accounting_problem")}
-    times = {name: float(data[name]) for name in ("taken_at", "failed_at", "accounting_off_at")}
-    return Known(**texts, **times, sightings=sightings)
+    return Known(
+        queue=str(data["queue"]),
+        taken_at=float(data["taken_at"]),
+        failure=str(data["failure"]),
+        failed_at=float(data["failed_at"]),
+        accounting_off_at=float(data["accounting_off_at"]),
+        accounting_problem=str(data["accounting_problem"]),
+        sightings=sightings,
+    )

@@ -174,6 +174,8 @@ def parse_queue_line(line: str) -> Row | None:
         return None
     job_id, state, status, restarts, submit, start, end, limit, user, nodes, reason, folder, comment = parts
     job = _job(job_id, parse_state(state), status, (submit, start, end), parse_duration(limit), nodes, "squeue")
+    if job.state is JobState.CANCELLED and reason != "DependencyNeverSatisfied":
+        reason = ""  # it says why the job waited, not why it was cancelled
     return Row(replace(job, reason=_text(reason), restarts=_number(restarts) or 0), user, folder, _token(comment))
 
 
@@ -198,14 +200,16 @@ def _job(
     source: str,
 ) -> Job:
     code, signal = parse_exit(status) if state.final else (None, None)
+    where = _text(nodes)
+    began = where != "" and not state.waiting  # else Slurm prints a guess, or the time of the cancellation
     return Job(
         job_id=job_id,
         state=state,
         exit_code=code,
         signal=signal,
-        where=_text(nodes),
+        where=where,
         submitted_at=_number(times[0]),
-        started_at=None if state.waiting else _number(times[1]),  # of a waiting job it is a guess
+        started_at=_number(times[1]) if began else None,
         ended_at=_number(times[2]) if state.final else None,  # of a running job it is its time limit
         time_limit=time_limit,
         source=source,

@@ -17,7 +17,6 @@ _REASONS = {
     "JobArrayTaskLimit": "waiting for other tasks of its array",
     "JobLaunchFailure": "could not be launched, or was killed from outside",
     "NonZeroExitCode": "ended with an exit code that is not 0",
-    "RaisedSignal": "was ended by a signal",
     "TimeLimit": "reached its time limit",
     "OutOfMemory": "used more host memory than it had asked for",
     "NodeDown": "a node that it needs is down",
@@ -94,6 +93,8 @@ def explain_reason(reason: str) -> str:
     if reason.startswith("ReqNodeNotAvail"):
         details = re.sub(r"^(UnavailableNodes)?[:, ]*", "", reason.removeprefix("ReqNodeNotAvail").lstrip(", "))
         return "nodes that it needs are not available" + (f": {details}" if details else "")
+    if reason.startswith("RaisedSignal"):
+        return f"was ended by signal {reason.removeprefix('RaisedSignal').lstrip(':')}"
     if reason.startswith("Nodes required for job are DOWN"):
         return "the nodes that could run it are down, drained or reserved"
     return _explain_limit(reason) or reason

@@ -10,13 +10,17 @@ from clusterctl.model import SchedulerName
 
 
 def choose(asked: str) -> SchedulerName:
-    """``auto`` means Slurm where sbatch is installed, else this machine.
+    """``auto`` means Slurm where sbatch knows a cluster (also one that is down), else this machine.
 
     Raises:
         UsageProblem: any other word.
     """
     if asked == "auto":
-        return "slurm" if shutil.which("sbatch") else "local"
+        if not shutil.which("sbatch"):
+            return "local"
+        from clusterctl.adapters.slurm import available
+
+        return "slurm" if available() else "local"
     if asked == "slurm":
         return "slurm"
     if asked == "local":

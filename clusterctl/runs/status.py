@@ -10,6 +10,7 @@ from pathlib import Path
 
 from clusterctl.adapters import store
 from clusterctl.adapters.scheduler import Scheduler
+from clusterctl.adapters.slurm_words import explain_reason
 from clusterctl.durations import words
 from clusterctl.errors import Unavailable
 from clusterctl.model import Attempt, Job, JobRef, JobState, Progress, Status
@@ -18,6 +19,8 @@ from clusterctl.runs.find import Run, confirm
 
 FOREGROUND_LOCK = "foreground.lock"
 CANCELLED = "cancelled.json"
+IN_FLIGHT = 120.0
+"""Seconds for which a hand-over whose answer was lost may still arrive."""
 
 
 @dataclass(frozen=True)
@@ -112,10 +115,21 @@ def _status(run: Run, evidence: _Evidence, answer: _Answer | None) -> Status:
         silence = f"{run.record.scheduler} does not answer: {answer.silence}"
         return _from_evidence(run, evidence, JobState.UNKNOWN, silence)
     if ref is None:
-        why = "submission not confirmed and not in the queue: clusterctl resume submits it again"
-        return _from_evidence(run, evidence, JobState.UNKNOWN, why, gone=True)
+        return _unconfirmed(run, evidence)
     job = answer.jobs.get(ref.token)
     return _from_job(run, evidence, job) if job else _forgotten(run, evidence, answer.adapter, ref)
+
+
+def _unconfirmed(run: Run, evidence: _Evidence) -> Status:
+    """The answer to the hand-over was lost, and the queue does not hold it (yet)."""
+    entry = run.record.job
+    age = time.time() - (entry.requested_at if entry else 0)
+    # A request that timed out can lie at slurmctld's door and be taken in when it wakes.
+    if age < IN_FLIGHT or (evidence.last and entry and evidence.last.started_at > entry.requested_at):
+        why = "submission not confirmed; it may still arrive in the queue"
+        return _from_evidence(run, evidence, JobState.UNKNOWN, why)
+    why = "submission not confirmed and not in the queue: clusterctl resume submits it again"
+    return _from_evidence(run, evidence, JobState.UNKNOWN, why, gone=True)
 
 
 def _foreground(run: Run, evidence: _Evidence) -> Status:
@@ -205,19 +219,20 @@ def _from_job(run: Run, evidence: _Evidence, job: Job) -> Status:
 
 
 def _why(job: Job, evidence: _Evidence) -> str:
-    progress = evidence.progress
+    """Why the job is in its state: the trainer's own words where it left some, else the scheduler's."""
+    progress, reason = evidence.progress, explain_reason(job.reason)
     match job.state:
         case JobState.RUNNING:
-            return job.reason or progress.phase or "starting"
+            return reason or progress.phase or "starting"
         case JobState.COMPLETED:
             ended = progress.phase == "finished" or not progress.phase
             return "finished" if ended else f"the job ended well, but its trainer last said {progress.phase!r}"
         case JobState.FAILED | JobState.TIMEOUT | JobState.PREEMPTED | JobState.NODE_FAIL | JobState.OUT_OF_MEMORY:
-            return _failure(evidence) or _code(job) or job.reason or job.state.lower().replace("_", " ")
+            return _failure(evidence) or _code(job) or reason or job.state.lower().replace("_", " ")
         case _:
             if evidence.attempts and job.state.waiting:
-                return f"{job.reason or 'waiting'}; begins again at attempt {len(evidence.attempts) + 1}"
-            return job.reason or job.state.lower().replace("_", " ")
+                return f"{reason or 'waiting'}; begins again at attempt {len(evidence.attempts) + 1}"
+            return reason or job.state.lower().replace("_", " ")
 
 
 def _failure(evidence: _Evidence) -> str:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from clusterctl import assets, render, yaml_text
 from clusterctl.adapters import process, store
+from clusterctl.adapters.slurm import check_run_dir
 from clusterctl.compose import Composed, Recipe, compose, read_recipe
 from clusterctl.errors import ClusterctlError, NotFound, Rejected, UsageProblem
 from clusterctl.model import JobEntry, JobState, Plan, Record, SchedulerName, Submission
@@ -119,6 +120,8 @@ def _draft_one(
     if request.kind == "test":
         composed = _as_test(composed)
     preflight.check(composed.config)
+    if scheduler == "slurm":
+        check_run_dir(settings.output_root / run_id)
     plan = make.make(composed, site, scheduler, python=sys.executable)
     template = assets.find("job_templates", "job.sh")
     return Draft(run_id, composed, plan, render.render(plan, template.path), fingerprint(composed))

@@ -103,12 +103,22 @@ def last_lines(run: Run, lines: int, streams: Sequence[Stream]) -> list[Text]:
         if text:
             texts.append(Text(stream, text))
     if not texts and not any(path.exists() for path in log_paths(run.run_dir, streams).values()):
-        [now] = status.look([run])
-        raise NotFound(
-            f"{run.record.run_id} has no log yet: {now.state}, {now.why}",
-            hint=f"clusterctl tail -f {run.record.run_id} waits for it",
-        )
+        raise _no_log(run)
     return texts
+
+
+def _no_log(run: Run) -> NotFound:
+    [now] = status.look([run])
+    run_id = run.record.run_id
+    if now.state.waiting:
+        return NotFound(
+            f"{run_id} has no log yet: {now.state}, {now.why}", hint=f"clusterctl tail -f {run_id} waits for it"
+        )
+    if run.record.job is None:
+        return NotFound(
+            f"{run_id} printed on the terminal of clusterctl run", hint=f"its log is {run.run_dir / 'training.log'}"
+        )
+    return NotFound(f"{run_id} left no log: {now.state}, {now.why}", hint=f"clusterctl status {run_id}")
 
 
 def follow(run: Run, lines: int, streams: Sequence[Stream]) -> Iterator[Text | Status]:

@@ -105,7 +105,7 @@ def test_a_child_waits_for_its_parent_and_dies_with_it(client: Client) -> None:
     client.wait_for(parent, JobState.FAILED)
     job = client.wait_for(child, JobState.CANCELLED)
     assert explain_reason(job.reason) == "will never start: the job before it did not succeed"
-    assert job.started_at is None or not (child.run_dir / "logs/job.out").exists()
+    assert job.started_at is None and not (child.run_dir / "logs/job.out").exists()
 
 
 def test_an_sbatch_whose_answer_was_lost_is_found_by_its_token(client: Client, commands: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.slurm.box import Box, until
-from tests.slurm.project import CLUSTERCTL, Project, make_project
+from tests.project import CLUSTERCTL, Project, make_project
 
 NAME = 'it\'s a "x" #5 100% $(touch pwned) `id` \\ 狼人杀'
 
@@ -33,7 +33,7 @@ def cluster() -> Iterator[Box]:
 
 @pytest.fixture
 def project(cluster: Box, tiny_model: Path, tmp_path: Path) -> Project:
-    return make_project(tmp_path / "a'; echo foo $(x)", cluster, tiny_model)
+    return make_project(tmp_path / "a'; echo foo $(x)", cluster.env, tiny_model)
 
 
 LONG = ("--set", "optim.max_steps=300", "--set", "output.save_steps=25")
@@ -42,21 +42,21 @@ LONG = ("--set", "optim.max_steps=300", "--set", "output.save_steps=25")
 @pytest.fixture(scope="module")
 def undisturbed(cluster: Box, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The weights that a run of LONG ends with when nothing happens to it."""
-    run = make_project(tmp_path_factory.mktemp("undisturbed") / "project", cluster, tiny_model).submit(*LONG)
+    run = make_project(tmp_path_factory.mktemp("undisturbed") / "project", cluster.env, tiny_model).submit(*LONG)
     run.wait_for("COMPLETED")
     return run.weights
 
 
-def test_submit_run_finish(project: Project) -> None:
+def test_submit_run_finish(project: Project, cluster: Box) -> None:
     dry = project.cli("submit", "mine.yaml", "--name", NAME, "--dry-run")
     assert dry.code == 0, dry.err
     assert not (project.folder / "logs").exists()
 
     run = project.submit("--name", NAME)
 
-    batch = project.box.command("scontrol", "write", "batch_script", run.job_id, "-").stdout
+    batch = cluster.command("scontrol", "write", "batch_script", run.job_id, "-").stdout
     assert batch.rstrip("\n") == dry.out.rstrip("\n") == (run.run_dir / "job.sh").read_text().rstrip("\n")
-    assert project.box.command("squeue", "-h", "-j", run.job_id, "-o", "%j").stdout.strip() == NAME
+    assert cluster.command("squeue", "-h", "-j", run.job_id, "-o", "%j").stdout.strip() == NAME
 
     done = run.wait_for("COMPLETED")
     assert done["progress"]["step"] == done["progress"]["max_steps"] == 12
@@ -88,14 +88,14 @@ def test_submit_run_finish(project: Project) -> None:
     assert (again.code, "has finished" in again.err) == (5, True)
 
 
-def test_tail_from_before_the_start_to_the_end(project: Project) -> None:
-    project.box.command("scontrol", "update", "NodeName=cpu-1", "State=DRAIN", "Reason=test")
+def test_tail_from_before_the_start_to_the_end(project: Project, cluster: Box) -> None:
+    cluster.command("scontrol", "update", "NodeName=cpu-1", "State=DRAIN", "Reason=test")
     run = project.submit()
     early = project.cli("tail", run.run_id)
     assert (early.code, "no log yet" in early.err, "PENDING" in early.err) == (6, True, True)
     follower = project.start("tail", "-f", run.run_id)
     time.sleep(1)  # the follower is to see the job waiting
-    project.box.command("scontrol", "update", "NodeName=cpu-1", "State=RESUME")
+    cluster.command("scontrol", "update", "NodeName=cpu-1", "State=RESUME")
     out, err = follower.communicate(timeout=120)
     assert follower.returncode == 0, out + err
     lines = out.splitlines()
@@ -104,13 +104,13 @@ def test_tail_from_before_the_start_to_the_end(project: Project) -> None:
     assert "COMPLETED" in lines[-1]
 
 
-def test_cancel_while_pending_and_while_running(project: Project) -> None:
-    project.box.command("scontrol", "update", "NodeName=cpu-1", "State=DRAIN", "Reason=test")
+def test_cancel_while_pending_and_while_running(project: Project, cluster: Box) -> None:
+    cluster.command("scontrol", "update", "NodeName=cpu-1", "State=DRAIN", "Reason=test")
     waiting = project.submit()
     assert project.state(waiting.run_id)["state"] == "PENDING"
     assert project.cli("cancel", waiting.run_id).code == 0
     assert project.state(waiting.run_id)["state"] == "CANCELLED"
-    project.box.command("scontrol", "update", "NodeName=cpu-1", "State=RESUME")
+    cluster.command("scontrol", "update", "NodeName=cpu-1", "State=RESUME")
 
     running = project.submit("--set", "optim.max_steps=100000")
     running.wait_for_step(5)
@@ -118,7 +118,7 @@ def test_cancel_while_pending_and_while_running(project: Project) -> None:
     assert (answer.code, "cancelled while RUNNING" in answer.out) == (0, True)
     running.wait_for("CANCELLED")
     # Cancelled means cancelled: nothing of it comes back by itself.
-    project.box.wait_for(running.job_id, "CANCELLED")
+    cluster.wait_for(running.job_id, "CANCELLED")
     assert "ended already" in project.cli("cancel", running.run_id).out
 
     resumed = project.cli("resume", running.run_id)
@@ -127,11 +127,11 @@ def test_cancel_while_pending_and_while_running(project: Project) -> None:
     assert project.cli("cancel", running.run_id).code == 0
 
 
-def test_usr1_saves_requeues_and_ends_bit_equal(project: Project, undisturbed: str) -> None:
+def test_usr1_saves_requeues_and_ends_bit_equal(project: Project, cluster: Box, undisturbed: str) -> None:
     """What Slurm does before the time limit, at a chosen step; the limit itself is the next test."""
     run = project.submit(*LONG)
     run.wait_for_step(20)
-    project.box.command("scancel", "--batch", "--signal=USR1", run.job_id)
+    cluster.command("scancel", "--batch", "--signal=USR1", run.job_id)
     until(lambda: len(run.attempts) >= 2, "the first attempt's end")
     assert run.attempts[1]["decision"] == "requeue"
     waiting = run.wait_for("PENDING", "RUNNING", "COMPLETED")
@@ -145,7 +145,7 @@ def test_usr1_saves_requeues_and_ends_bit_equal(project: Project, undisturbed: s
     assert "=== attempt 2" in log
 
 
-def test_the_time_limit_itself_requeues(project: Project) -> None:
+def test_the_time_limit_itself_requeues(project: Project, cluster: Box) -> None:
     """Slurm's limits are whole minutes, and it may warn up to a minute early: also before training begins."""
     run = project.submit(
         "--set", "optim.max_steps=1000000", "--set", "profile.time=1:00", "--set", "profile.signal_lead=20"
@@ -158,33 +158,31 @@ def test_the_time_limit_itself_requeues(project: Project) -> None:
     assert project.cli("cancel", run.run_id).code == 0
 
 
-def test_preemption_requeues_and_ends_bit_equal(project: Project, undisturbed: str) -> None:
+def test_preemption_requeues_and_ends_bit_equal(project: Project, cluster: Box, undisturbed: str) -> None:
     run = project.submit(*LONG, "--set", "profile.partition=scavenge")
     run.wait_for_step(10)
     node = project.state(run.run_id)["where"]
-    urgent = project.box.submit(
-        "sleep 3", "--partition=urgent", "--exclusive", f"--nodelist={node}", cwd=project.folder
-    )
+    urgent = cluster.submit("sleep 3", "--partition=urgent", "--exclusive", f"--nodelist={node}", cwd=project.folder)
     until(lambda: len(run.attempts) >= 3, "the attempt after preemption")
-    project.box.wait_for(urgent, "COMPLETED", "RUNNING")
+    cluster.wait_for(urgent, "COMPLETED", "RUNNING")
     run.wait_for("COMPLETED")
     assert run.weights == undisturbed
 
 
-def test_node_death_moves_the_job_and_ends_bit_equal(project: Project, undisturbed: str) -> None:
+def test_node_death_moves_the_job_and_ends_bit_equal(project: Project, cluster: Box, undisturbed: str) -> None:
     run = project.submit(*LONG, "--set", "profile.partition=a800")
     run.wait_for_step(60)
     node = project.state(run.run_id)["where"]
-    project.box.kill_node(node)
+    cluster.kill_node(node)
     until(lambda: len([a for a in run.attempts if a["event"] == "begin"]) >= 2, "the attempt elsewhere", timeout=150)
     done = run.wait_for("COMPLETED")
-    project.box.start_node(node)
+    cluster.start_node(node)
     assert done["where"] != node
     assert run.attempts[1]["checkpoint"] >= 25
     assert run.weights == undisturbed
 
 
-def test_two_nodes_train_as_one(project: Project) -> None:
+def test_two_nodes_train_as_one(project: Project, cluster: Box) -> None:
     """torchrun over two (virtual) nodes, one process each; world size and steps are what was planned."""
     two = [
         "profile.partition=a800",
@@ -199,7 +197,9 @@ def test_two_nodes_train_as_one(project: Project) -> None:
     assert json.loads((run.run_dir / "training_metrics.json").read_text())["world_size"] == 2
 
 
-def test_full_continues_the_adapter_and_a_failed_first_stage_never_starts_the_second(project: Project) -> None:
+def test_full_continues_the_adapter_and_a_failed_first_stage_never_starts_the_second(
+    project: Project, cluster: Box
+) -> None:
     (project.folder / "both.yaml").write_text(
         "profile: cpu\nchain:\n  - {recipe: mine.yaml}\n  - {recipe: mine.yaml, continue_from: mine.yaml}\n"
     )
@@ -214,11 +214,11 @@ def test_full_continues_the_adapter_and_a_failed_first_stage_never_starts_the_se
     assert (first_dir / "final_model").is_dir()
 
     # The data vanish between submission and start: the first stage fails at once.
-    project.box.command("scontrol", "update", "NodeName=cpu-1", "State=DRAIN", "Reason=test")
+    cluster.command("scontrol", "update", "NodeName=cpu-1", "State=DRAIN", "Reason=test")
     second = project.submit(recipe="both.yaml")
     [first_id] = json.loads((second.run_dir / "record.json").read_text())["after"]
     (project.folder / "data.csv").rename(project.folder / "gone.csv")
-    project.box.command("scontrol", "update", "NodeName=cpu-1", "State=RESUME")
+    cluster.command("scontrol", "update", "NodeName=cpu-1", "State=RESUME")
     until(lambda: project.state(first_id)["state"] == "FAILED", "the first stage to fail")
     assert "no such file" in project.state(first_id)["why"]
     until(lambda: project.state(second.run_id)["state"] == "CANCELLED", "the second to be given up")
@@ -226,7 +226,7 @@ def test_full_continues_the_adapter_and_a_failed_first_stage_never_starts_the_se
     (project.folder / "gone.csv").rename(project.folder / "data.csv")
 
 
-def test_after_waits_for_a_run(project: Project) -> None:
+def test_after_waits_for_a_run(project: Project, cluster: Box) -> None:
     first = project.submit()
     second = project.submit("--after", first.run_id)
     assert "ependency" in project.state(second.run_id)["why"]
@@ -236,7 +236,7 @@ def test_after_waits_for_a_run(project: Project) -> None:
     third.wait_for("COMPLETED", "RUNNING")
 
 
-def test_an_unknown_partition_is_refused_and_leaves_nothing(project: Project) -> None:
+def test_an_unknown_partition_is_refused_and_leaves_nothing(project: Project, cluster: Box) -> None:
     answer = project.cli("submit", "mine.yaml", "--set", "profile.partition=nowhere")
     assert answer.code == 5, answer.err
     assert "partition" in answer.err
@@ -247,7 +247,7 @@ def test_an_unknown_partition_is_refused_and_leaves_nothing(project: Project) ->
 CANARY = "canary-5f3a9c"
 
 
-def test_secrets_are_found_nowhere(project: Project) -> None:
+def test_secrets_are_found_nowhere(project: Project, cluster: Box) -> None:
     secrets = Path(project.env["HOME"]) / ".config/clusterctl/secrets.env"
     secrets.parent.mkdir(parents=True)
     secrets.write_text(f"WANDB_API_KEY={CANARY}-file\n")
@@ -269,7 +269,7 @@ def test_secrets_are_found_nowhere(project: Project) -> None:
 
     job_id = answer.json["data"]["runs"][0]["job_id"]
     processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
-    job = project.box.command("scontrol", "show", "job", str(job_id)).stdout
+    job = cluster.command("scontrol", "show", "job", str(job_id)).stdout
     assert project.cli("cancel", run_id).code == 0
     until(lambda: project.state(run_id)["state"] == "CANCELLED", "the end")
     for text in (dry.out, dry.err, answer.out, processes, job):
@@ -279,18 +279,18 @@ def test_secrets_are_found_nowhere(project: Project) -> None:
             assert CANARY.encode() not in path.read_bytes(), path
 
 
-def test_the_script_runs_by_hand(project: Project) -> None:
+def test_the_script_runs_by_hand(project: Project, cluster: Box) -> None:
     run = project.submit()
     run.wait_for("COMPLETED")
     moved = project.folder / "moved here"
     run.run_dir.rename(moved)
-    job = project.box.command("sbatch", "--parsable", "job.sh", cwd=moved).stdout.strip()
-    project.box.wait_for(job, "COMPLETED", timeout=120)
+    job = cluster.command("sbatch", "--parsable", "job.sh", cwd=moved).stdout.strip()
+    cluster.wait_for(job, "COMPLETED", timeout=120)
     attempts = [json.loads(line) for line in (moved / "attempts.jsonl").read_text().splitlines()]
     assert attempts[-1]["decision"] == "done"
 
 
-def test_run_inside_an_allocation_starts_on_its_node(project: Project) -> None:
+def test_run_inside_an_allocation_starts_on_its_node(project: Project, cluster: Box) -> None:
     words = shlex.join([str(CLUSTERCTL), "run", "mine.yaml", "--srun", "--json"])
     argv = ["salloc", "--quiet", "--partition=cpu", "--nodes=1", "--mem=1G", "bash", "-c", words]
     done = subprocess.run(argv, cwd=project.folder, env=project.env, capture_output=True, text=True, timeout=120)
@@ -300,7 +300,7 @@ def test_run_inside_an_allocation_starts_on_its_node(project: Project) -> None:
     assert "SLURM" not in done.stderr
 
 
-def test_killed_inside_slurm_is_a_failure_with_its_signal(project: Project) -> None:
+def test_killed_inside_slurm_is_a_failure_with_its_signal(project: Project, cluster: Box) -> None:
     run = project.submit("--set", "optim.max_steps=100000")
     run.wait_for_step(3)
     [pid] = [

@@ -79,6 +79,14 @@ def test_a_waiting_job_has_not_started_whatever_squeue_guesses() -> None:
     assert job.reason == "ReqNodeNotAvail, UnavailableNodes:a,b"
 
 
+def test_a_job_cancelled_before_it_began_did_not_start() -> None:
+    job = queue_row(state="CANCELLED", nodes="", reason="JobHeldUser").job
+    assert (job.started_at, job.ended_at, job.reason) == (None, 1795420058, "")
+    assert record(state="CANCELLED by 0", nodes="None assigned").job.started_at is None
+    orphan = queue_row(state="CANCELLED", nodes="", reason="DependencyNeverSatisfied").job
+    assert orphan.reason == "DependencyNeverSatisfied"
+
+
 @pytest.mark.parametrize(
     ("status", "code", "signal"),
     [("0", 0, None), ("1792", 7, None), ("9", 0, 9), ("15", 0, 15), ("7:0", 7, None), ("0:9", 0, 9), ("?", None, None)],
@@ -244,6 +252,7 @@ def test_a_hostile_comment_changes_no_other_field(comment: str) -> None:
             "the nodes that could run it are down, drained or reserved",
         ),
         ("launch failed requeued held", "could not be launched and is held: `scontrol release` tries again"),
+        ("RaisedSignal:9(Killed)", "was ended by signal 9(Killed)"),
         ("A_Reason_Of_2031", "A_Reason_Of_2031"),
     ],
 )

@@ -135,10 +135,13 @@ def test_a_cancellation_is_remembered(tmp_path: Path) -> None:
 
 
 def test_an_unconfirmed_hand_over_is_unknown_but_safe_to_repeat(tmp_path: Path) -> None:
-    now = look(make(tmp_path, job_id=None))
-    assert now.state is JobState.UNKNOWN
-    assert now.gone
-    assert "resume" in now.why
+    fresh = make(tmp_path, job_id=None)
+    assert (look(fresh).state, look(fresh).gone) == (JobState.UNKNOWN, False)
+    old = make(tmp_path, "old", jobs=(JobEntry("token", NOW - 1000),))
+    now = look(old)
+    assert (now.state, now.gone, "resume" in now.why) == (JobState.UNKNOWN, True, True)
+    begin(old)
+    assert not look(old).gone, "an attempt has begun: it did arrive"
 
 
 def test_a_foreground_run_lives_as_long_as_its_lock(tmp_path: Path) -> None:

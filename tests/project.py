@@ -1,4 +1,4 @@
-"""A user's project on a cluster: a folder with a recipe, data and a tiny model, and the command line."""
+"""A user's project: a folder with a recipe, data and a tiny model, and the command line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.slurm.box import Box, until
+from tests.slurm.box import until
 from tests.tiny import make_rows, write_csv
 
 CLUSTERCTL = Path(sys.executable).with_name("clusterctl")
@@ -58,10 +58,9 @@ class Answer:
 
 @dataclass(frozen=True)
 class Project:
-    """The folder, and the cluster it is used on."""
+    """The folder, and the environment that its user has."""
 
     folder: Path
-    box: Box
     env: dict[str, str]
 
     def cli(self, *words: str, timeout: float = 120, **env: str) -> Answer:
@@ -148,17 +147,16 @@ class Run:
         return hashlib.sha256((self.run_dir / "final_model/adapter_model.safetensors").read_bytes()).hexdigest()
 
 
-def make_project(folder: Path, box: Box, model: Path) -> Project:
-    """Write the project's files."""
+def make_project(folder: Path, env: dict[str, str], model: Path, scheduler: str = "slurm") -> Project:
+    """Write the project's files. ``env`` is where its user comes from; the home is an empty one."""
     folder.mkdir(parents=True)
     (folder / "mine.yaml").write_text(RECIPE.format(model=model), encoding="utf-8")
     (folder / "profiles").mkdir()
     (folder / "profiles/cpu.yaml").write_text(PROFILE, encoding="utf-8")
-    (folder / "clusterctl.yaml").write_text("scheduler: slurm\npartitions: {cpu: cpu}\n", encoding="utf-8")
+    (folder / "clusterctl.yaml").write_text(f"scheduler: {scheduler}\npartitions: {{cpu: cpu}}\n", encoding="utf-8")
     write_csv(folder / "data.csv", make_rows(20))
     home = folder / "home"
     home.mkdir()
-    env = {**box.env, "HOME": str(home), "LANG": "C.UTF-8"}
-    for name in ("CLUSTERCTL_OUTPUT_ROOT", "XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME"):
-        env.pop(name, None)
-    return Project(folder, box, env)
+    left_out = ("CLUSTERCTL_OUTPUT_ROOT", "XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME")
+    kept = {name: value for name, value in env.items() if name not in left_out}
+    return Project(folder, {**kept, "HOME": str(home), "LANG": "C.UTF-8"})

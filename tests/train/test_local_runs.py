@@ -1,0 +1,155 @@
+"""Whole runs on this machine without Slurm: real training under the local runner, through the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.project import CLUSTERCTL, Project, make_project
+from tests.slurm.box import until
+
+LONG = ("--set", "optim.max_steps=300")
+
+
+@pytest.fixture
+def project(tiny_model: Path, tmp_path: Path) -> Project:
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "CLUSTERCTL"))}
+    return make_project(tmp_path / "a'; echo foo", env, tiny_model, "local")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The weights that LONG ends with when nothing happens to it."""
+    project = make_project(tmp_path_factory.mktemp("u") / "p", dict(os.environ), tiny_model, "local")
+    run = project.submit(*LONG)
+    run.wait_for("COMPLETED")
+    return run.weights
+
+
+def test_the_closed_terminal_and_the_killed_runner(project: Project, undisturbed: str) -> None:
+    """A run followed on a terminal goes on when that is closed; another when its runner is killed."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(project.folder)
+        os.execve(CLUSTERCTL, [str(CLUSTERCTL), "submit", "mine.yaml", *LONG, "--follow"], project.env)
+    logs = project.folder / "logs"
+    until(lambda: list(logs.glob("*/progress.json")), "the training to begin")
+    os.close(terminal)  # the kernel sends SIGHUP, as when an ssh connection ends
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    until(lambda: project.state("last")["state"] == "COMPLETED", "the run to finish", timeout=120)
+
+    run = project.submit(*LONG)
+    run.wait_for_step(5)
+    runner = json.loads((run.run_dir / "local.json").read_text(encoding="utf-8"))["runner"]["pid"]
+    os.kill(runner, signal.SIGKILL)
+    assert project.state(run.run_id)["state"] == "RUNNING"
+    run.wait_for("COMPLETED")
+    assert run.weights == undisturbed
+
+
+def test_the_time_limit_saves_and_goes_on_bit_equal(project: Project, undisturbed: str) -> None:
+    """Ten seconds a turn: the warning comes at once, and every turn gets a little further."""
+    run = project.submit(*LONG, "--set", "profile.time=0:40", "--set", "profile.signal_lead=25")
+    run.wait_for("COMPLETED", timeout=300)
+    begins = [line for line in run.attempts if line["event"] == "begin"]
+    assert len(begins) >= 1
+    assert run.weights == undisturbed
+
+
+def test_stop_by_hand_and_resume_are_bit_equal(project: Project, undisturbed: str) -> None:
+    run = project.submit(*LONG)
+    run.wait_for_step(20)
+    (run.run_dir / "stop").touch()
+    until(lambda: project.state(run.run_id)["state"] == "FAILED", "the stop")
+    assert "saved at step" in project.state(run.run_id)["why"]
+    answer = project.cli("resume", run.run_id)
+    assert answer.code == 0, answer.err
+    run.wait_for("COMPLETED")
+    assert run.weights == undisturbed
+
+
+def test_full_continues_the_adapter_and_stops_where_the_first_stage_fails(project: Project) -> None:
+    chain = "profile: cpu\nchain: [{recipe: mine.yaml}, {recipe: mine.yaml, continue_from: mine.yaml}]\n"
+    (project.folder / "both.yaml").write_text(chain, encoding="utf-8")
+    second = project.submit(recipe="both.yaml")
+    second.wait_for("COMPLETED")
+    [first] = json.loads((second.run_dir / "record.json").read_text(encoding="utf-8"))["after"]
+    losses = [
+        json.loads((second.run_dir.parent / name / "training_metrics.json").read_text(encoding="utf-8"))
+        for name in (first, second.run_id)
+    ]
+    assert losses[1]["first_loss"] < losses[0]["first_loss"] - 0.1
+
+    broken = ("--set", "optim.learning_rate=1e30")
+    second = project.submit(*broken, recipe="both.yaml")
+    until(lambda: project.state(second.run_id)["state"] == "CANCELLED", "the second to be given up", timeout=120)
+    assert not (second.run_dir / "attempts.jsonl").exists()
+    again = project.cli("resume", second.run_id)
+    assert (again.code, "would never start" in again.err) == (5, True)
+
+
+def test_cpu_offload_runs_for_real(project: Project) -> None:
+    """DeepSpeed ZeRO-2 with the optimizer in host memory, two processes under accelerate."""
+    sets = [
+        "profile.gpus_per_node=0",
+        "profile.processes_per_node=2",
+        "profile.cpus_per_task=2",
+        "profile.dtype=fp32",
+        "optim.max_steps=3",
+        "optim.gradient_accumulation_steps=2",
+    ]
+    run = project.submit("--profile", "cpu-offload", *(word for one in sets for word in ("--set", one)))
+    run.wait_for("COMPLETED", timeout=240)
+    metrics = json.loads((run.run_dir / "training_metrics.json").read_text(encoding="utf-8"))
+    assert (metrics["world_size"], metrics["steps"]) == (2, 3)
+    zero = json.loads((run.run_dir / "deepspeed.json").read_text(encoding="utf-8"))["zero_optimization"]
+    assert (zero["stage"], zero["offload_optimizer"]["device"]) == (2, "cpu")
+
+
+def test_a_test_run_gives_a_verdict_that_submit_knows(project: Project) -> None:
+    words = ("mine.yaml", "--set", "optim.max_steps=120", "--set", "output.logging_steps=5")
+    assert "no passing test" in project.cli("submit", *words).out
+    project.cli("cancel", "last")
+    answer = project.cli("test", *words)
+    assert answer.code == 0, answer.out + answer.err
+    assert answer.out.rstrip().endswith("Test passed. Ready for full training.")
+    assert "120 steps" in answer.out
+    assert "no passing test" not in project.cli("submit", *words).out
+    project.cli("cancel", "last")
+    failed = project.cli("test", *words, "--set", "optim.learning_rate=1e30")
+    assert failed.code == 1
+    assert "Test failed." in failed.out
+    assert "no passing test" not in project.cli("submit", *words, "--dry-run").out
+
+
+def test_run_in_the_foreground(project: Project) -> None:
+    done = project.cli("run", "mine.yaml")
+    assert done.code == 0, done.err
+    assert "=== attempt 1 · job by hand" in done.out
+    assert "COMPLETED" in done.out.splitlines()[-1]
+    (project.folder / "data.csv").write_text("prompt,response\na,b\n", encoding="utf-8")
+    child = subprocess.Popen(
+        [CLUSTERCTL, "run", "mine.yaml", "--set", "optim.max_steps=100000"],
+        cwd=project.folder,
+        env=project.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    until(lambda: project.state("last")["progress"]["step"] > 2, "training")
+    assert project.state("last")["state"] == "RUNNING"
+    assert project.cli("cancel", "last").code == 5
+    began = time.monotonic()
+    os.killpg(child.pid, signal.SIGINT)  # Ctrl-C
+    child.communicate(timeout=60)
+    assert child.returncode != 0, time.monotonic() - began
+    assert project.state("last")["state"] != "RUNNING"

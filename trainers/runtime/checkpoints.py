@@ -1,0 +1,71 @@
+"""Which checkpoints can be trusted. Standard library only: the guard and login nodes use it too.
+
+``checkpoints/checkpoint-N`` counts only when it holds the file COMPLETE, which is written last, after
+everything else is on disk. Without it the directory is what a killed or full-disk save left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+
+from trainers.runtime.files import write_json
+
+FOLDER = "checkpoints"
+MARK = "COMPLETE"
+
+
+def complete(run_dir: Path) -> list[tuple[int, Path]]:
+    """(step, directory) of every complete checkpoint of a run, oldest first."""
+    found = []
+    for path in (run_dir / FOLDER).glob("checkpoint-*"):
+        name = re.fullmatch(r"checkpoint-(\d+)", path.name)
+        if name and (path / MARK).is_file():
+            found.append((int(name[1]), path))
+    return sorted(found)
+
+
+def newest_step(run_dir: Path) -> int | None:
+    """Step of the newest complete checkpoint; None when there is none."""
+    found = complete(run_dir)
+    return found[-1][0] if found else None
+
+
+def mark_complete(checkpoint: Path, step: int) -> None:
+    """Say that a checkpoint can be trusted, once the disk has all of it."""
+    for folder, _, names in os.walk(checkpoint):
+        for name in names:
+            _sync(Path(folder) / name)
+        _sync(Path(folder))
+    write_json(checkpoint / MARK, {"step": step, "time": time.time()})
+    _sync(checkpoint)
+    _sync(checkpoint.parent)
+
+
+def remove(checkpoint: Path) -> None:
+    """Delete a checkpoint, its mark first: a deletion that is cut short leaves nothing that looks complete."""
+    with contextlib.suppress(FileNotFoundError):
+        (checkpoint / MARK).unlink()
+    shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def rotate(run_dir: Path, keep: int | None) -> None:
+    """Delete all but the newest ``keep`` complete checkpoints (None: keep all), and every incomplete one."""
+    trusted = [path for _, path in complete(run_dir)]
+    for path in (run_dir / FOLDER).glob("checkpoint-*"):
+        if path not in trusted:
+            remove(path)
+    for path in trusted[:-keep] if keep else []:
+        remove(path)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
