@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 SCHEMA = 1
-"""Version of the envelope ``{"schema", "command", "ok", "data", "error"}``; docs/exit-codes-and-json.md describes it."""
+"""Version of the envelope ``{"schema", "command", "ok", "data", "error"}``: docs/exit-codes-and-json.md."""
 
 
 def show(answer: Result | Stream | Watch | None, *, as_json: bool) -> int:

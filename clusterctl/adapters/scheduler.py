@@ -33,7 +33,7 @@ class Scheduler(Protocol):
         ...
 
     def jobs(self, refs: Sequence[JobRef], *, max_age: float = 5.0) -> Mapping[str, Job]:
-        """The jobs that the scheduler still knows, by token (ids are recycled), in at most one squeue and one sacct for all.
+        """The jobs that the scheduler still knows, by token (ids are recycled): one squeue and one sacct for all.
 
         An answer up to ``max_age`` seconds old (shared between terminals) is good enough. A job that
         nobody knows any more is absent: the caller must not call it finished.

@@ -83,7 +83,7 @@ def draft(request: Request, settings: Settings) -> list[Draft]:
             before = named.get(stage.continue_from)
             if before is None:
                 raise UsageProblem(
-                    f"{recipe.document.path}: {stage.recipe} continues from {stage.continue_from!r}, not found before it",
+                    f"{recipe.document.path}: {stage.recipe} continues {stage.continue_from!r}, which is not before it",
                     hint=f"before it are: {', '.join(named) or 'none'}",
                 )
             extra["model.adapter_name_or_path"] = str(settings.output_root / before.run_id / "final_model")

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.box import Box, until
 from tests.project import CLUSTERCTL, Project, make_project
+from tests.slurm.box import Box, until
 
 NAME = 'it\'s a "x" #5 100% $(touch pwned) `id` \\ 狼人杀'
 

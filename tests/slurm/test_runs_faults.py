@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -101,6 +102,14 @@ def the_only_run(project: Project, answer: Answer) -> Run:
     return Run(project, run_dir.name, "", run_dir)
 
 
+def forge_job(run: Run, **changes: object) -> None:
+    """Change the newest hand-over in the record."""
+    path = run.run_dir / "record.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record["jobs"][-1].update(changes)
+    path.write_text(json.dumps(record), encoding="utf-8")
+
+
 @silent
 def test_submit_to_a_silent_slurm_leaves_nothing_behind(project: Project, cluster: Box, silence: Silence) -> None:
     with silence(cluster) as words:
@@ -144,11 +153,13 @@ def test_an_sbatch_that_never_reached_slurm_is_safe_to_resume(project: Project, 
     assert answer.code == 3, answer.err
     run = the_only_run(project, answer)
     now = project.state(run.run_id)
-    assert now["state"] == "UNKNOWN", now
-    assert "not in the queue" in now["why"]
-    assert "clusterctl resume" in now["why"]
+    assert (now["state"], "may still arrive" in now["why"]) == ("UNKNOWN", True), now
+    assert project.cli("resume", run.run_id).code == 3
     assert queued(cluster, project) == []
 
+    forge_job(run, requested_at=time.time() - 300)
+    now = project.state(run.run_id)
+    assert (now["state"], "clusterctl resume submits it again" in now["why"]) == ("UNKNOWN", True), now
     assert project.cli("resume", run.run_id).code == 0
     assert queued(cluster, project) == [last_job(run.run_dir)["job_id"]]
     finish(run)
@@ -244,27 +255,37 @@ def test_with_accounting_a_killed_job_is_what_sacct_says(slurm_accounting: Box, 
     assert project.state(good.run_id)["state"] == "COMPLETED"
 
 
-def forge_job(run: Run, **changes: object) -> None:
-    """Change the newest hand-over in the record."""
-    path = run.run_dir / "record.json"
-    record = json.loads(path.read_text(encoding="utf-8"))
-    record["jobs"][-1].update(changes)
-    path.write_text(json.dumps(record), encoding="utf-8")
-
-
 def test_a_recycled_job_id_is_not_taken_for_ours(project: Project, cluster: Box) -> None:
-    """The record of a run from another time names a job id that today is another run's, or a foreign job's."""
+    """The record of a run from another time names an id that today another run has, or a job that is none of ours."""
     now, old = project.submit(), project.submit()
     now.wait_for("RUNNING")
-    assert project.cli("cancel", old.run_id).code == 0
-    (old.run_dir / "cancelled.json").unlink()
     foreign = cluster.submit("sleep 300", "--output=/dev/null", cwd=old.run_dir)
     cluster.wait_for(foreign, "RUNNING")
-    for job_id, changes in ((now.job_id, {}), (foreign, {"token": "f" * 16, "requested_at": 4e9})):
-        forge_job(old, job_id=job_id, **changes)
-        shown = project.state(old.run_id)
-        assert shown["state"] == "UNKNOWN", shown
-        assert "does not know" in shown["why"]
-        assert "has ended already" in project.cli("cancel", old.run_id).out
-        assert cluster.state(job_id) == "RUNNING"
+    assert project.cli("cancel", old.run_id).code == 0
+    (old.run_dir / "cancelled.json").unlink()
+    for job_id, requested_at in ((now.job_id, time.time()), (foreign, time.time() + 1000)):
+        forge_job(old, job_id=job_id, requested_at=requested_at)
+        assert_not_ours(cluster, old, job_id)
     cluster.command("scancel", foreign)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run another user's jobs in a private Slurm")
+def test_another_users_job_is_not_taken_for_ours(project: Project, cluster: Box) -> None:
+    run = project.submit()
+    finish(run)
+    (run.run_dir / "attempts.jsonl").unlink()
+    folder = cluster.folder / run.run_id
+    folder.mkdir(0o777)
+    theirs = cluster.submit("sleep 300", "--output=/dev/null", cwd=folder, user="nobody")
+    cluster.wait_for(theirs, "RUNNING")
+    forge_job(run, job_id=theirs)
+    assert_not_ours(cluster, run, theirs)
+    cluster.command("scancel", theirs)
+
+
+def assert_not_ours(box: Box, run: Run, job_id: str) -> None:
+    """The job of that id runs, and neither its state nor a cancellation has to do with the run."""
+    shown = run.project.state(run.run_id)
+    assert (shown["state"], "does not know" in shown["why"]) == ("UNKNOWN", True), shown
+    assert "has ended already" in run.project.cli("cancel", run.run_id).out
+    assert box.state(job_id) == "RUNNING"

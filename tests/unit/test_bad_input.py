@@ -79,7 +79,7 @@ def test_all_errors_of_a_recipe_at_once_with_file_and_line(cli: Cli, recipe: Pat
         ("stage: sft\nstage: sft\n", ["mine.yaml:2", "again"]),
         ("stage: dance\n", ["stage", "'dance'"]),
         ("chain: sft\n", ["a chain is a list of recipes"]),
-        ("chain:\n  - recipe: mine.yaml\n    continue_from: x\n", ["continues from 'x'"]),
+        ("chain:\n  - recipe: mine.yaml\n    continue_from: x\n", ["continues 'x'"]),
         ("\tstage: sft\n", ["not valid YAML"]),
         ("profile: cpu\nstage: sft\nparallel: {strategy: ddp}\n", ["for the profile to say"]),
     ],
