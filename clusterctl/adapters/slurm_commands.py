@@ -40,7 +40,8 @@ class Commands:
             Unavailable, process.TimedOut: as ``process.run``.
         """
         self.calls.append(argv[0])
-        environment = {**_environment(), "SLURM_TIME_FORMAT": "%s"}
+        # With a fixed time zone glibc does not look at /etc/localtime for each time that is printed: a fifth of squeue.
+        environment = {**_environment(), "SLURM_TIME_FORMAT": "%s", "TZ": "UTC0"}
         return process.run(argv, timeout=_until(deadline), env=environment)
 
     def sbatch(self, options: Sequence[str], deadline: float, folder: Path) -> process.Finished:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,13 @@ def train(run: Path, *, launcher: tuple[str, ...] = (sys.executable,), **env: st
     argv = [*launcher, "-m", "trainers", str(run)]
     done = subprocess.run(argv, env=environment(**env), capture_output=True, text=True, check=False, timeout=300)
     return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def train_both(one: Path, other: Path, **env: str) -> tuple[Ended, Ended]:
+    """Run two ``run.yaml`` at the same time: half of a short run is one core importing libraries."""
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.submit(train, one, **env), pool.submit(train, other, **env)
+        return first.result(), second.result()
 
 
 def start(run: Path) -> subprocess.Popen[str]:

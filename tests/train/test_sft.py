@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from tests.tiny import make_rows, write_csv, write_run
-from tests.train.conftest import ROOT, environment, losses, metrics, progress, train, weights
+from tests.train.conftest import ROOT, environment, losses, metrics, progress, train, train_both, weights
 
 CANARY = "canary-5f1d0c"
 
@@ -118,7 +118,7 @@ def test_the_adapter_goes_on_training(folder: Path, data: Path, tiny_model: Path
     assert train(write_run(basic, tiny_model, data)).code == 0
     # A step too small to be seen: what comes out is what training started from.
     still = folder / "still"
-    run = write_run(
+    unmoved = write_run(
         still,
         tiny_model,
         data,
@@ -126,14 +126,13 @@ def test_the_adapter_goes_on_training(folder: Path, data: Path, tiny_model: Path
         optim__learning_rate=1e-30,
         optim__max_steps=2,
     )
-    ended = train(run)
-    assert ended.code == 0, ended.err
+    more = folder / "more"
+    moved = write_run(more, tiny_model, data, model__adapter_name_or_path=str(basic / "final_model"))
+    for ended in train_both(unmoved, moved):
+        assert ended.code == 0, ended.err
     assert weights(still) == weights(basic)
     assert losses(still)[1] < 0.95 * losses(basic)[1]
     # And it does learn.
-    more = folder / "more"
-    run = write_run(more, tiny_model, data, model__adapter_name_or_path=str(basic / "final_model"))
-    assert train(run).code == 0
     assert weights(more) != weights(basic)
     assert losses(more)[8] < losses(basic)[8]
 

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from tests.tiny import write_run
-from tests.train.conftest import train
+from tests.train.conftest import train, train_both
 
 CANARY = "c0ffee5f1d0cc0ffee5f1d0cc0ffee5f1d0cc0ff"
 """40 characters, as W&B wants its keys."""
@@ -51,9 +51,12 @@ def test_swanlab_local(folder: Path, data: Path, tiny_model: Path) -> None:
 
 
 def test_a_tracker_without_its_key_is_refused_before_training(folder: Path, data: Path, tiny_model: Path) -> None:
-    for name, mode in (("swanlab", {"swanlab_mode": "cloud"}), ("wandb", {"wandb_mode": "online"})):
-        run = write_run(folder / name, tiny_model, data, tracking={"report_to": [name], **mode})
-        ended = train(run, HOME=str(folder))
+    runs = [
+        write_run(folder / name, tiny_model, data, tracking={"report_to": [name], **mode})
+        for name, mode in (("swanlab", {"swanlab_mode": "cloud"}), ("wandb", {"wandb_mode": "online"}))
+    ]
+    for run, ended in zip(runs, train_both(*runs, HOME=str(folder)), strict=True):
+        name = run.parent.name
         assert ended.code == 1, ended.err
         error, hint = [line for line in ended.err.splitlines() if line.startswith(("error: ", "hint: "))]
         assert error.startswith(f"error: tracker {name} does not start: ")
