@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from threading import Thread
 from typing import Annotated
 
 import typer
@@ -38,11 +36,6 @@ def status(
     return _answer(site, runs or [], all_=all_)
 
 
-def _load_meanwhile(*modules: str) -> None:
-    """Load what draws the table while Slurm is being asked: nobody has to wait for it then."""
-    Thread(target=lambda: [import_module(name) for name in modules], daemon=True).start()
-
-
 def _answer(site: settings.Settings, names: list[str], *, all_: bool) -> Result:
     from clusterctl.runs import find
     from clusterctl.runs import status as use
@@ -54,8 +47,6 @@ def _answer(site: settings.Settings, names: list[str], *, all_: bool) -> Result:
         known, problems = find.every(site.output_root)
         newest = known[-NEWEST:]
         chosen = known if all_ else [run for run in known if run in newest or use.unsettled(run)]
-    if "--json" not in __import__("sys").argv:
-        _load_meanwhile("clusterctl.views.status_table", "rich.table")
     statuses = use.look(chosen)
 
     def view() -> object:

@@ -39,7 +39,7 @@ def make(root: Path, run_id: str = "sft-20261123-aaaa", job_id: str | None = "L7
         "user": "u",
         "host": "h",
         "command": (),
-        "jobs": (JobEntry("token", NOW - 10, job_id),),
+        "jobs": (JobEntry("token", time.time() - 10, job_id),),
         **changes,
     }
     record = Record(run_id=run_id, **values)  # type: ignore[arg-type]
