@@ -33,6 +33,8 @@ PEERS = ROOT / ".cache/benchmark-peers"
 PEER_VERSIONS = ("torchx==0.7.0", "submitit==1.5.4")
 JOBS = 10_000
 PASS, SQUEUE, LONG_SQUEUE = "python -c pass", "squeue", "squeue -h -o"
+SQUEUE_FORMAT = "%i %T %V %S %e %l %u %N %r %Z %k"
+"""The fields that `status` asks for, as far as -o has them."""
 VERSION, LONG_STATUS = "clusterctl --version", "clusterctl status"
 VERSION_TARGET, STATUS_TARGET = 7.0, 3.0
 
@@ -155,6 +157,7 @@ def measure(box: Box, folder: Path, rounds: int) -> tuple[str, bool]:
         table(("command", "ms", f"/ `{PASS}`", f"/ `{SQUEUE}`", "modules"), rows),
         f"## {JOBS} pending jobs of this user in the queue, and one run",
         table(("command", "ms", f"/ `{LONG_SQUEUE}`"), long_rows),
+        f"The fields of squeue are those that `status` reads, as far as `-o` has them: `{SQUEUE_FORMAT}`.",
         "## Targets",
         table(("ratio", "measured", "target", "met"), verdicts),
     ]
@@ -180,7 +183,7 @@ def start_up() -> dict[str, Case]:
 def long_queue() -> dict[str, Case]:
     """Our table against Slurm's, of the same queue."""
     return {
-        LONG_SQUEUE: Case(["squeue", "-h", "-o", "%i %P %j %u %T %M %D %R"]),
+        LONG_SQUEUE: Case(["squeue", "-h", "-o", SQUEUE_FORMAT]),
         LONG_STATUS: Case([CLUSTERCTL, "status"]),
         f"{LONG_STATUS} --json": Case([CLUSTERCTL, "status", "--json"]),
     }

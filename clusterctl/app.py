@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any
+from importlib import import_module
+from typing import Annotated
 
 import typer
 
-from clusterctl.commands import cancel, catalog, gpus, resume, run, status, submit, tail, test
-
-app = typer.Typer(
-    name="clusterctl",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    help="Plan, submit, watch and resume language-model fine-tuning on Slurm or one GPU server.",
-)
+COMMANDS = ("submit", "test", "status", "tail", "cancel", "resume", "run", "gpus")
+"""Each is a function in the module of its name, which also holds its ``EXAMPLES``."""
 
 
-@app.callback()
+def make_app(only: str = "") -> typer.Typer:
+    """The whole app, or as much of it as the command ``only`` needs: to build the others takes time and modules."""
+    app = typer.Typer(
+        name="clusterctl",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        help="Plan, submit, watch and resume language-model fine-tuning on Slurm or one GPU server.",
+    )
+    app.callback()(_options)
+    for name in [only] if only in COMMANDS else COMMANDS:
+        module = import_module(f"clusterctl.commands.{name}")
+        function = getattr(module, name)
+        # \b keeps the examples' lines as they are.
+        app.command(name, help=f"{function.__doc__}\n\n\b{module.EXAMPLES}")(function)
+    if only not in COMMANDS:
+        from clusterctl.commands import catalog
+
+        app.add_typer(catalog.group("recipes"), name="recipes")
+        app.add_typer(catalog.group("profiles"), name="profiles")
+    return app
+
+
 def _options(
     version: Annotated[bool, typer.Option("--version", "-V", help="Show the version.")] = False,
 ) -> None:
@@ -28,21 +43,3 @@ def _options(
 
         show_line(f"clusterctl {__version__}")
         raise typer.Exit
-
-
-def _command(function: Callable[..., Any], examples: str) -> None:
-    # \b keeps the examples' lines as they are.
-    text = f"{function.__doc__}\n\n\b{examples}"
-    app.command(function.__name__, help=text)(function)
-
-
-_command(submit.submit, submit.EXAMPLES)
-_command(test.test, test.EXAMPLES)
-_command(status.status, status.EXAMPLES)
-_command(tail.tail, tail.EXAMPLES)
-_command(cancel.cancel, cancel.EXAMPLES)
-_command(resume.resume, resume.EXAMPLES)
-_command(run.run, run.EXAMPLES)
-_command(gpus.gpus, gpus.EXAMPLES)
-app.add_typer(catalog.group("recipes"), name="recipes")
-app.add_typer(catalog.group("profiles"), name="profiles")

@@ -90,9 +90,21 @@ def scalar(text: str) -> Any:
         return text
 
 
+class _Dumper(yaml.SafeDumper):
+    """Text with unusual white space in double quotes: elsewhere PyYAML turns NEL or U+2028 into blanks."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    usual = all(character.isprintable() or character == " " for character in text)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if usual else '"')
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
 def dump(values: Mapping[str, Any]) -> str:
     """YAML text in the given order of keys."""
-    return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True, width=100)
+    return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 def _note_lines(node: yaml.MappingNode, prefix: str, lines: dict[str, int], path: Path) -> None:

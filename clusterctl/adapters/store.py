@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -63,6 +65,17 @@ def make_run_dir(root: Path, run_id: str) -> Path:
 def remove_run_dir(run_dir: Path) -> None:
     """Remove the directory of a run that nothing was submitted for."""
     shutil.rmtree(run_dir, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """One process at a time changes what is submitted for this run; others wait here."""
+    try:
+        with (run_dir / ".lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+    except PermissionError as e:
+        raise _cannot_write(run_dir, e) from e
 
 
 def write_record(run_dir: Path, record: Record) -> None:

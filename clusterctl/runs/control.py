@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from clusterctl.adapters import store
 from clusterctl.errors import Rejected, Unavailable
 from clusterctl.model import JobState
 from clusterctl.runs import find, schedulers, status, submit
@@ -53,6 +54,12 @@ def resume(run: Run) -> Run:
         NotFound: a run that it comes after is gone.
         Unavailable: it is not known whether it runs.
     """
+    with store.locked(run.run_dir):
+        # Another terminal may have resumed it while we waited for the lock.
+        return _resume(Run(run.run_dir, store.read_record(run.run_dir)))
+
+
+def _resume(run: Run) -> Run:
     [now] = status.look([run], max_age=0)
     run_id = run.record.run_id
     if now.state.active:

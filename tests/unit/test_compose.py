@@ -1,0 +1,85 @@
+"""recipe + profile + site + overrides -> RunConfig: values arrive in run.yaml as they were written."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from clusterctl import compose, yaml_text
+from clusterctl.errors import UsageProblem
+from clusterctl.schema import Site
+from trainers import config
+
+text = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=30).filter(str.strip)
+one_line = text.filter(lambda t: all(ord(c) >= 32 and ord(c) != 127 for c in t))
+
+
+@settings(max_examples=60, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(name=one_line, system=text, project=text, workspace=text, column=text)
+def test_hostile_recipe_values_arrive_in_run_yaml(
+    name: str, system: str, project: str, workspace: str, column: str
+) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "a'; echo foo"
+        folder.mkdir()
+        data = folder / "data $(x).csv"
+        data.write_text("prompt,response\na,b\n", encoding="utf-8")
+        values = {
+            "stage": "sft",
+            "model": {"model_name_or_path": "some/model"},
+            "data": {"train_files": str(data), "system": system, "columns": {"prompt": column}},
+            "tracking": {"project": project, "swanlab_workspace": workspace},
+        }
+        path = folder / "recipe.yaml"
+        path.write_text(yaml_text.dump(values), encoding="utf-8")
+        composed = compose.compose(compose.read_recipe(str(path)), "cpu", Site(), name=name)
+        run = folder / "run.yaml"
+        run.write_text(yaml_text.dump(composed.config.model_dump(mode="json")), encoding="utf-8")
+        arrived = config.load(run)
+    assert arrived == composed.config
+    assert (arrived.name, arrived.data.system, arrived.tracking.project) == (name, system, project)
+    assert arrived.data.columns == {"prompt": column}
+    assert arrived.data.train_files == [str(data)]
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("12:00:00", "12:00:00"),
+        ("1e-4", 1e-4),
+        ("5.0e-5", 5e-5),
+        ("010", "010"),
+        ("true", True),
+        ("[1, 2]", [1, 2]),
+        ("2026-01-01", "2026-01-01"),
+        ("- x: [", "- x: ["),
+        ("a: b: c", "a: b: c"),
+    ],
+)
+def test_values_of_set_are_read_as_yaml_without_its_surprises(written: str, read: object) -> None:
+    assert yaml_text.scalar(written) == read
+
+
+def test_every_origin_is_known(tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text("prompt,response\na,b\n", encoding="utf-8")
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        f"stage: sft\nmodel: {{model_name_or_path: a/b}}\ndata: {{train_files: {tmp_path}/d.csv}}\n", encoding="utf-8"
+    )
+    site = Site(tracking={"project": "wolves"})
+    composed = compose.compose(compose.read_recipe(str(path)), "cpu", site, ["optim.max_steps=5"])
+    assert composed.origins["tracking.project"] == "site file"
+    assert composed.origins["model.model_name_or_path"] == f"{path}:2"
+    assert composed.origins["precision.dtype"] == "profile cpu"
+    assert composed.origins["optim.max_steps"] == "--set optim.max_steps"
+
+
+def test_a_recipe_may_not_say_what_kind_of_run_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("stage: sft\nkind: test\n", encoding="utf-8")
+    with pytest.raises(UsageProblem, match="kind"):
+        compose.compose(compose.read_recipe(str(path)), "cpu", Site())
