@@ -12,7 +12,8 @@ if ((${#missing[@]})); then
     suites=(tests/unit tests/train)
 fi
 
-.venv/bin/pytest "${suites[@]}" "$@"
+# Two at a time, a file each: half of the tests wait for Slurm or for a training.
+.venv/bin/pytest -n 2 --dist loadfile "${suites[@]}" "$@"
 code=$?
 
 if ((${#missing[@]})); then

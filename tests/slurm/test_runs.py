@@ -229,7 +229,7 @@ def test_full_continues_the_adapter_and_a_failed_first_stage_never_starts_the_se
 def test_after_waits_for_a_run(project: Project, cluster: Box) -> None:
     first = project.submit()
     second = project.submit("--after", first.run_id)
-    assert "ependency" in project.state(second.run_id)["why"]
+    assert project.state(second.run_id)["why"] == "waiting for another job to end"
     second.wait_for("COMPLETED")
     assert project.state(first.run_id)["state"] == "COMPLETED"
     third = project.submit("--after", first.run_id)
