@@ -35,7 +35,7 @@ lint: .venv/.dev ## ruff and mypy
 	$(BIN)/mypy
 
 slurm: # install Slurm where that needs no question; tests/run.sh says loudly when it is missing
-	@command -v slurmctld munged slurmdbd mariadbd >/dev/null && exit 0; \
+	@export PATH="$$PATH:/usr/sbin:/sbin"; command -v slurmctld munged slurmdbd mariadbd >/dev/null && exit 0; \
 	if ! command -v apt-get >/dev/null; then exit 0; fi; \
 	if [[ $$(id -u) -eq 0 ]]; then sudo=; elif sudo -n true 2>/dev/null; then sudo="sudo -n"; else exit 0; fi; \
 	echo "installing Slurm for the tests: $(SLURM)"; \

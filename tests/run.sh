@@ -2,6 +2,7 @@
 # Runs every suite in one pytest, hence one summary. Called by `make test`.
 set -uo pipefail
 cd "$(dirname "$0")/.."
+export PATH="$PATH:/usr/sbin:/sbin" # where Debian keeps the daemons, which are not on everybody's path
 
 suites=(tests/unit tests/slurm tests/train)
 missing=()
