@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from clusterctl.errors import NotFound, UsageProblem
+from clusterctl.paths import is_dir, is_file, user_path
 
 Kind = Literal["recipes", "profiles", "job_templates"]
 _ENDINGS = {"recipes": ".yaml", "profiles": ".yaml", "job_templates": ".j2"}
@@ -31,7 +32,7 @@ class Asset:
 def user_config_dir() -> Path:
     """``$XDG_CONFIG_HOME/clusterctl``, or ``~/.config/clusterctl``."""
     base = os.environ.get("XDG_CONFIG_HOME")
-    return (Path(base) if base else Path.home() / ".config") / "clusterctl"
+    return user_path(base or "~/.config") / "clusterctl"
 
 
 def shipped_dir(kind: Kind) -> Path:
@@ -42,10 +43,14 @@ def shipped_dir(kind: Kind) -> Path:
 
 
 def places(kind: Kind) -> list[tuple[str, Path]]:
-    """The folders that are searched, in order, each with its origin in words."""
-    extra = [Path(p) for p in os.environ.get("CLUSTERCTL_PATH", "").split(os.pathsep) if p]
+    """The folders that are searched, in order, each with its origin in words. Those that are not there are left out.
+
+    Raises:
+        UsageProblem: the working directory, or one that ``$CLUSTERCTL_PATH`` names, cannot be looked at.
+    """
+    extra = [user_path(p) for p in os.environ.get("CLUSTERCTL_PATH", "").split(os.pathsep) if p]
     found = [
-        ("working directory", Path.cwd() / kind),
+        ("working directory", user_path(kind)),
         *(("CLUSTERCTL_PATH", p / kind) for p in extra),
         ("user", user_config_dir() / kind),
         ("site", Path("/etc/clusterctl") / kind),
@@ -53,6 +58,8 @@ def places(kind: Kind) -> list[tuple[str, Path]]:
     ]
     unique: dict[Path, str] = {}
     for origin, folder in found:
+        if not is_dir(folder):
+            continue
         real = folder.resolve()
         # In a checkout the working directory *is* what is shipped.
         if real not in unique or origin == "shipped":
@@ -65,8 +72,9 @@ def listing(kind: Kind) -> list[Asset]:
     ending = _ENDINGS[kind]
     hits: dict[str, list[tuple[str, Path]]] = {}
     for origin, folder in places(kind):
-        for path in sorted(folder.glob(f"*{ending}")) if folder.is_dir() else []:
-            hits.setdefault(path.name.removesuffix(ending), []).append((origin, path))
+        for path in sorted(folder.glob(f"*{ending}")):
+            if is_file(path):
+                hits.setdefault(path.name.removesuffix(ending), []).append((origin, path))
     return [
         Asset(name, found[0][1], found[0][0], tuple(path for _, path in found[1:]))
         for name, found in sorted(hits.items())
@@ -78,14 +86,14 @@ def find(kind: Kind, name: str) -> Asset:
 
     Raises:
         NotFound: a path that does not exist.
-        UsageProblem: an unknown name; the hint has the nearest ones.
+        UsageProblem: a path that cannot be looked at, or an unknown name; the hint has the nearest ones.
     """
     ending = _ENDINGS[kind]
     if os.sep in name or name.endswith(ending):
-        path = Path(name).expanduser()
-        if not path.is_file():
+        path = user_path(name)
+        if not is_file(path):
             raise NotFound(f"there is no file {path}", hint=f"clusterctl {kind} list shows what can be named")
-        return Asset(path.name.removesuffix(ending), path.absolute(), "path")
+        return Asset(path.name.removesuffix(ending), path, "path")
     known = listing(kind)
     for asset in known:
         if asset.name == name:

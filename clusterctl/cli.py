@@ -2,22 +2,52 @@
 
 from __future__ import annotations
 
+import errno
 import gc
+import io
+import os
 import sys
 
 
 def main() -> None:
     """Entry point of the program ``clusterctl``."""
-    if sys.argv[1:] in (["--version"], ["-V"]):
+    _make_streams_safe()
+    try:
+        code = _run(sys.argv[1:])
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        # The reader (head, less) has gone; say nothing, as other programs do.
+        sys.stdout = None
+        code = 141
+    except OSError as e:
+        if e.errno != errno.ENOSPC:
+            raise
+        sys.stderr.write(f"error: cannot write the output: {e.strerror}\nhint:  write it to another place\n")
+        # What it still holds would fail once more at the interpreter's end.
+        sys.stdout = None
+        code = 3
+    sys.exit(code)
+
+
+def _make_streams_safe() -> None:
+    """Closed streams (``>&-``) become /dev/null, and a character that the output's encoding lacks a question mark."""
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
+def _run(argv: list[str]) -> int:
+    if argv in (["--version"], ["-V"]):
         # Before typer is imported: scripts ask for the version often.
         from clusterctl import __version__
 
         sys.stdout.write(f"clusterctl {__version__}\n")
-        return
-    sys.exit(_run(sys.argv[1:]))
-
-
-def _run(argv: list[str]) -> int:
+        return 0
     # Imports leave no garbage; looking for some meanwhile, and once more at the end, costs a tenth of a short command.
     gc.disable()
     import typer
@@ -41,10 +71,6 @@ def _run(argv: list[str]) -> int:
         return e.exit_code
     except (typer.Abort, KeyboardInterrupt):
         return 130
-    except BrokenPipeError:
-        # The reader (head, less) has gone; say nothing, as other programs do.
-        sys.stdout = None
-        return 141
     except typer.TyperException as e:
         known = command if not _words(e).startswith("No such command") else ""
         problem = UsageProblem(_words(e), hint=f"clusterctl {known} --help".replace("  ", " "))

@@ -8,17 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from clusterctl import assets, yaml_text
 from clusterctl.errors import UsageProblem
+from clusterctl.paths import is_dir, is_file, user_path
 from clusterctl.schema import Profile, Site, Stage
 from clusterctl.validation import keys, nearest, validate
 from trainers.config import RunConfig
 
 _RECIPE_ONLY = {"description", "profile", "chain", "name"}
-_FROM_PROFILE = {"parallel", "precision"}
+_DECIDED_ELSEWHERE = {
+    "name": "--name",
+    "kind": "clusterctl test",
+    "schema_version": "nothing: it names the form of run.yaml",
+    "parallel.launcher": "profile.launcher",
+    "parallel.strategy": "profile.strategy",
+    "parallel.offload": "profile.offload",
+    "parallel.device": "profile.gpus_per_node",
+    "parallel.num_nodes": "profile.nodes",
+    "parallel.processes_per_node": "profile.gpus_per_node, or profile.processes_per_node without GPUs",
+    "precision.dtype": "profile.dtype",
+}
+"""Keys of run.yaml that recipes, ``set`` and ``--set`` may not say, and what says them instead."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +39,7 @@ class Recipe:
 
     name: str
     document: yaml_text.Document
-    profile: str
+    profile: str | None
     description: str
     chain: tuple[Stage, ...]
 
@@ -62,10 +74,11 @@ class _Layers:
     def put(self, dotted: str, value: Any, origin: str) -> None:
         *sections, leaf = dotted.split(".")
         target = self.values
-        for section in sections:
-            inner = target.get(section)
+        for depth, section in enumerate(sections, start=1):
+            inner = target.setdefault(section, {})
             if not isinstance(inner, dict):
-                inner = target[section] = {}
+                at = ".".join(sections[:depth])
+                raise UsageProblem(f"{self.where(at)}: {at} is a section, not a value", hint=f"write {at}.<key>")
             target = inner
         target[leaf] = value
         self.origins[dotted] = origin
@@ -104,7 +117,7 @@ def read_recipe(name: str) -> Recipe:
     return Recipe(
         asset.name,
         document,
-        str(values.get("profile") or "cpu"),
+        str(values["profile"]) if values.get("profile") else None,
         str(values.get("description") or ""),
         tuple(stages),
     )
@@ -145,30 +158,23 @@ def compose(
     for key, value in site.tracking.items():
         layers.put(f"tracking.{key}", value, "site file")
     for key, value in _leaves(recipe.values):
-        if key == "kind":
-            raise UsageProblem(
-                f"{recipe.document.where(key)}: unknown key kind", hint="clusterctl test makes a test run"
-            )
-        layers.put(key, value, recipe.document.where(key))
+        layers.put(key, value, _allowed(key, recipe.document.where(key)))
     for key, value in _hardware(profile).items():
-        if key.partition(".")[0] in _FROM_PROFILE and key in layers.origins:
-            raise UsageProblem(
-                f"{layers.origins[key]}: {key} is for the profile to say, not for a recipe",
-                hint=f"clusterctl profiles copy {profile_name}, and edit that",
-            )
         layers.put(key, value, f"profile {profile_name}")
-    for key, value in profile.set.items():
-        layers.put(key, value, f"profile {profile_name}, set")
-    for key, value in (extra or {}).items():
-        layers.put(key, value, "command")
+    for key, value in _leaves(profile.set):
+        layers.put(key, value, _allowed(key, f"profile {profile_name}, set"))
+    for key, value in _leaves(extra or {}):
+        layers.put(key, value, _allowed(key, "chain"))
     known = list(keys(RunConfig))
-    for key, value in _parse_sets(sets):
-        if not key.startswith("profile."):
+    for item, whole in _parse_sets(sets):
+        for key, value in _leaves({item: whole}):
+            if key.startswith("profile."):
+                continue
             if key not in known and not key.startswith("data.columns."):
                 raise UsageProblem(f"--set {key}: there is no such key{nearest(key, known)}", hint=_SET_HINT)
-            layers.put(key, value, f"--set {key}")
-    layers.values["name"] = name or recipe.document.values.get("name") or recipe.name
-    layers.values["kind"] = kind
+            layers.put(key, value, _allowed(key, f"--set {key}"))
+    layers.put("name", name or recipe.document.values.get("name") or recipe.name, "--name" if name else "recipe")
+    layers.put("kind", kind, "command")
     config = validate(RunConfig, layers.values, layers.where, what=f"recipe {recipe.name}")
     steps = config.optim.max_steps
     return Composed(
@@ -183,6 +189,12 @@ def compose(
 
 
 _SET_HINT = "write --set section.key=value, for example --set optim.learning_rate=5e-5 or --set profile.time=2:00:00"
+
+
+def _allowed(key: str, origin: str) -> str:
+    if instead := _DECIDED_ELSEWHERE.get(key):
+        raise UsageProblem(f"{origin}: {key} cannot be said here", hint=f"what decides it is {instead}")
+    return origin
 
 
 def _hardware(profile: Profile) -> dict[str, Any]:
@@ -218,17 +230,17 @@ def _absolute_paths(config: RunConfig) -> RunConfig:
     missing: list[str] = []
 
     def file(text: str, key: str) -> str:
-        path = Path(text).expanduser().absolute()
-        if not path.is_file():
+        path = user_path(text)
+        if not is_file(path):
             missing.append(f"{key}: there is no file {path}")
         return str(path)
 
     def maybe_directory(text: str, key: str) -> str:
-        path = Path(text).expanduser()
-        if path.is_dir():
-            return str(path.absolute())
+        path = user_path(text)
+        if is_dir(path):
+            return str(path)
         if text.startswith(("/", "./", "../", "~")) or text.count("/") > 1:
-            missing.append(f"{key}: there is no directory {path.absolute()}")
+            missing.append(f"{key}: there is no directory {path}")
         return text
 
     data, model = config.data, config.model

@@ -6,7 +6,7 @@
      ├ NoFit                   4   nothing here can hold the request
      ├ Rejected                5   the scheduler refused; its own words
      ├ NotFound                6   unknown run, no log yet
-     └ RunFailed               1   the command worked, the run it followed did not
+     └ Interrupted           130   Ctrl-C, after something had been done already
 
 Caught once, in ``cli.main``. Any other exception is a bug and keeps its traceback.
 """
@@ -59,7 +59,7 @@ class NotFound(ClusterctlError):
     exit_code = 6
 
 
-class RunFailed(ClusterctlError):
-    """The command did its work, but the run that it followed failed."""
+class Interrupted(ClusterctlError):
+    """Ctrl-C came when something had been done already; the message says what."""
 
-    exit_code = 1
+    exit_code = 130

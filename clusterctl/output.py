@@ -57,7 +57,8 @@ def show_line(text: str, *, to_stderr: bool = False) -> None:
 
 def _envelope(command: str, data: Any, *, ok: bool, error: Any = None) -> None:
     whole = {"schema": SCHEMA, "command": command, "ok": ok, "data": jsonable(data), "error": error}
-    print(json.dumps(whole, ensure_ascii=False), flush=True)
+    # Where the output's encoding lacks a character, JSON's \\u keeps it.
+    print(json.dumps(whole, ensure_ascii=sys.stdout.encoding.lower() != "utf-8"), flush=True)
 
 
 def jsonable(value: Any) -> Any:
@@ -74,12 +75,19 @@ def jsonable(value: Any) -> Any:
 
 
 def _view(view: Any) -> None:
+    if view is None:
+        return
     if isinstance(view, str):
         # As it is: a script must reach standard output byte by byte.
-        sys.stdout.write(view)
-        sys.stdout.flush()
-    elif view is not None:
-        _console().print(view)
+        text = view
+    else:
+        console = _console()
+        # Not printed by rich itself: where the reader has gone, it exits with 1 and not with 141.
+        with console.capture() as rendered:
+            console.print(view)
+        text = rendered.get()
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def _console() -> Console:
@@ -87,7 +95,8 @@ def _console() -> Console:
 
     # Into a pipe or file nothing is cut: rich would assume 80 columns there.
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 400
-    return Console(width=width, highlight=False, soft_wrap=False)
+    # What users and schedulers write may hold [brackets] and :colons:, which are no markup.
+    return Console(width=width, highlight=False, soft_wrap=False, markup=False, emoji=False)
 
 
 def _stream(stream: Stream, *, as_json: bool) -> int:
@@ -117,13 +126,13 @@ def _event(event: Event) -> None:
 
 def _watch(watch: Watch, *, as_json: bool) -> int:
     try:
-        if as_json:
+        if as_json or not sys.stdout.isatty():
             while True:
-                show(watch.make(), as_json=True)
+                show(watch.make(), as_json=as_json)
                 time.sleep(watch.every)
         from rich.live import Live
 
-        with Live(console=_console(), auto_refresh=False, screen=sys.stdout.isatty()) as live:
+        with Live(console=_console(), auto_refresh=False, screen=True) as live:
             while True:
                 live.update(watch.make().view(), refresh=True)
                 time.sleep(watch.every)

@@ -40,7 +40,10 @@ def _one_line(text: str) -> str:
     return text
 
 
-Seconds = Annotated[int, BeforeValidator(_seconds), Field(gt=0)]
+LONGEST = 366 * 86400
+"""Seconds of the longest time limit. Anything beyond is a slip of the keyboard."""
+
+Seconds = Annotated[int, BeforeValidator(_seconds), Field(gt=0, le=LONGEST)]
 Line = Annotated[str, AfterValidator(_one_line)]
 EnvName = Annotated[str, AfterValidator(_env_name)]
 Env = dict[EnvName, Line]
@@ -58,9 +61,9 @@ class Profile(Strict):
     description: str = ""
     gpu_type: Line | None = None
     gpus_per_node: int = Field(0, ge=0, le=64)
-    nodes: int = Field(1, ge=1)
-    processes_per_node: int | None = Field(None, ge=1)
-    cpus_per_task: int = Field(4, ge=1)
+    nodes: int = Field(1, ge=1, le=10_000)
+    processes_per_node: int | None = Field(None, ge=1, le=1024)
+    cpus_per_task: int = Field(4, ge=1, le=4096)
     mem: Annotated[str, AfterValidator(_mem)] | None = None
     time: Seconds = 24 * 3600
     signal_lead: Annotated[int, BeforeValidator(_lead), Field(gt=0)] = 300

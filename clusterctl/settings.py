@@ -12,11 +12,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clusterctl.assets import user_config_dir
+from clusterctl.paths import is_file, user_path
 
 if TYPE_CHECKING:
     from clusterctl.schema import Site
 
 FILE_NAME = "clusterctl.yaml"
+KEYS = (
+    "output_root",
+    "scheduler",
+    "partitions",
+    "account",
+    "qos",
+    "gpu_request",
+    "modules",
+    "environment",
+    "env",
+    "hugging_face",
+    "tracking",
+    "secrets",
+)
+"""The fields of ``schema.Site``, known here without pydantic."""
+_SCHEDULERS = ("auto", "slurm", "local")
 _FROM_ENVIRONMENT = {"CLUSTERCTL_OUTPUT_ROOT": "output_root", "CLUSTERCTL_SCHEDULER": "scheduler"}
 
 
@@ -29,8 +46,12 @@ class Settings:
 
     @property
     def output_root(self) -> Path:
-        """The folder of all run directories; relative to the working directory."""
-        return Path(str(self.values.get("output_root") or "logs")).expanduser().absolute()
+        """The folder of all run directories; relative to the working directory.
+
+        Raises:
+            UsageProblem: it cannot be looked at.
+        """
+        return user_path(str(self.values.get("output_root") or "logs"))
 
     @property
     def scheduler(self) -> str:
@@ -53,18 +74,23 @@ class Settings:
 
 
 def site_files() -> list[Path]:
-    """The site files that exist, weakest first. ``$CLUSTERCTL_SITE`` names one instead of all others."""
+    """The site files that exist, weakest first. ``$CLUSTERCTL_SITE`` names one instead of all others.
+
+    Raises:
+        UsageProblem: whether one exists cannot be seen. To go on without it could mean another output_root.
+    """
     if named := os.environ.get("CLUSTERCTL_SITE"):
-        return [Path(named).expanduser()]
-    candidates = [Path("/etc/clusterctl") / FILE_NAME, user_config_dir() / FILE_NAME, Path.cwd() / FILE_NAME]
-    return [path for path in candidates if path.is_file()]
+        return [user_path(named)]
+    folders = (Path("/etc/clusterctl"), user_config_dir(), Path())
+    candidates = [user_path(folder / FILE_NAME) for folder in folders]
+    return [path for path in candidates if is_file(path)]
 
 
 def load() -> Settings:
     """Read the site files and the environment. Nothing heavy is imported when there is no file.
 
     Raises:
-        UsageProblem: a file is unreadable or not YAML.
+        UsageProblem: a file is unreadable or not YAML, has unknown keys, or not even ``status`` can do with it.
     """
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
@@ -78,4 +104,16 @@ def load() -> Settings:
         if value := os.environ.get(variable):
             values[key] = value
             origins[key] = f"${variable}"
-    return Settings(values, origins)
+    settings = Settings(values, origins)
+    if not _plausible(values):
+        settings.site()  # has the words for what is wrong
+    return settings
+
+
+def _plausible(values: Mapping[str, Any]) -> bool:
+    """Whether what every command needs of the site is right; the rest waits for ``site`` and its pydantic."""
+    return (
+        set(values) <= set(KEYS)
+        and isinstance(values.get("output_root", ""), str)
+        and values.get("scheduler", "auto") in _SCHEDULERS
+    )

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from clusterctl.errors import UsageProblem
+from clusterctl.paths import text_of
 
 
 class _Loader(yaml.SafeLoader):
@@ -31,6 +32,10 @@ _Loader.add_implicit_resolver(
                r"|[0-9]+[eE][-+]?[0-9]+|\.(?:inf|nan))$"),
     list("-+.0123456789"),
 )  # fmt: skip
+
+
+_BROKEN = (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError)
+"""What PyYAML raises for bad text; the last four for values such as ``!!bool x`` and for deep nesting."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +62,7 @@ def read(path: Path) -> Document:
     Raises:
         UsageProblem: unreadable, not YAML, not a mapping, or a key given twice; with file and line.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as e:
-        raise UsageProblem(f"{path} is not UTF-8 text (byte {e.start})", hint="save it as UTF-8") from e
-    except OSError as e:
-        raise UsageProblem(f"{path} cannot be read: {e.strerror}", hint="check the path and its permissions") from e
+    text = text_of(path)
     try:
         node = yaml.compose(text, Loader=_Loader)
         if node is None:
@@ -77,7 +77,7 @@ def read(path: Path) -> Document:
     except yaml.MarkedYAMLError as e:
         line = e.problem_mark.line + 1 if e.problem_mark else 1
         raise UsageProblem(f"{path}:{line} is not valid YAML: {e.problem}", hint="check indentation and quotes") from e
-    except (yaml.YAMLError, ValueError, RecursionError) as e:
+    except _BROKEN as e:
         raise UsageProblem(f"{path} is not valid YAML: {str(e).splitlines()[0]}", hint="check the file") from e
     return Document(path, values, lines)
 
@@ -86,7 +86,7 @@ def scalar(text: str) -> Any:
     """The value that ``text`` has in a YAML file: what ``--set key=value`` means by value."""
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506
-    except (yaml.YAMLError, ValueError, RecursionError):
+    except _BROKEN:
         return text
 
 

@@ -29,6 +29,12 @@ def _one_line(text: str) -> str:
     return text
 
 
+def _steps(count: int) -> int:
+    if count == 0:
+        raise ValueError("0 steps train nothing: give a number of steps, or -1 for num_train_epochs")
+    return count
+
+
 class Section(BaseModel):
     """A part of the configuration. Unknown keys are errors; values do not change after reading."""
 
@@ -102,7 +108,9 @@ class Optim(Section):
     max_grad_norm: float = Field(1.0, gt=0)
     optim: Literal["adamw_torch", "adamw_torch_fused", "adafactor", "sgd"] = "adamw_torch_fused"
     num_train_epochs: float = Field(3.0, gt=0)
-    max_steps: int = Field(-1, ge=-1, description="Optimiser steps; -1 means as num_train_epochs says.")
+    max_steps: Annotated[int, AfterValidator(_steps)] = Field(
+        -1, ge=-1, description="Optimiser steps; -1 means as num_train_epochs says."
+    )
     per_device_train_batch_size: int = Field(1, ge=1)
     per_device_eval_batch_size: int = Field(8, ge=1)
     gradient_accumulation_steps: int = Field(8, ge=1)

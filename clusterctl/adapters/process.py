@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,9 +62,12 @@ def run(
     return Finished(done.returncode, done.stdout, done.stderr)
 
 
-def run_in_foreground(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> int:
-    """Run a program on this terminal until it ends; Ctrl-C goes to it, and we wait for what it does with it."""
-    child = subprocess.Popen(list(argv), cwd=cwd, env=dict(env))
+def run_in_foreground(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], pass_fds: Collection[int] = ()) -> int:
+    """Run a program on this terminal until it ends; Ctrl-C goes to it, and we wait for what it does with it.
+
+    It inherits ``pass_fds``: a lock on such a file lives as long as the program, also when we are killed.
+    """
+    child = subprocess.Popen(list(argv), cwd=cwd, env=dict(env), pass_fds=tuple(pass_fds))
     while True:
         try:
             return child.wait()

@@ -41,7 +41,10 @@ class Sighting:
 
 @dataclass
 class Known:
-    """The last answers: squeue's text as it came, when Slurm last failed to answer, and sightings by token."""
+    """The last answers: squeue's text as it came, when Slurm last failed to answer, and sightings by token.
+
+    ``searched`` holds accounting's records of all our jobs of the last weeks.
+    """
 
     queue: str = ""
     taken_at: float = 0.0
@@ -50,6 +53,8 @@ class Known:
     accounting_off_at: float = 0.0
     accounting_problem: str = ""
     sightings: dict[str, Sighting] = field(default_factory=dict)
+    searched: str = ""
+    searched_at: float = 0.0
 
 
 class SlurmCache:
@@ -178,4 +183,6 @@ def _decode(text: str) -> Known:
         accounting_off_at=float(data["accounting_off_at"]),
         accounting_problem=str(data["accounting_problem"]),
         sightings=sightings,
+        searched=str(data["searched"]),
+        searched_at=float(data["searched_at"]),
     )

@@ -23,7 +23,7 @@ _ACCOUNTING_OFF_FOR = 3600.0
 """Seconds for which we believe that a cluster without accounting still has none."""
 
 _FIND_RECORDS_AGE = 30.0
-"""Seconds until accounting is searched again for a token that it did not hold."""
+"""Seconds until accounting is searched again; one search serves all tokens."""
 
 _RECORD_AGE_FACTOR = 6.0
 """Accounting is asked this much less often than the queue: what left the queue changes no more."""
@@ -94,16 +94,16 @@ class SlurmJobs:
             Unavailable: accounting did not answer.
         """
         with self._shared(deadline) as known:
-            if known.accounting_off_at > time.time() - _ACCOUNTING_OFF_FOR:
+            now = time.time()
+            if known.accounting_off_at > now - _ACCOUNTING_OFF_FOR:
                 return None
-            sighting = known.sightings.setdefault(token, Sighting())
-            if sighting.asked_at < time.time() - _FIND_RECORDS_AGE:
+            if not now - _FIND_RECORDS_AGE < known.searched_at <= now:
                 lines = self._ask_accounting(known, ["-S", "now-30days"], deadline)
                 if known.accounting_problem:
                     raise Unavailable(f"sacct: {known.accounting_problem}", hint=DOWN_HINT)
-                sighting.asked_at = time.time()
-                sighting.record = "\n".join(line for line in lines if token in line)
-        rows = (text.parse_record_line(line) for line in text.split_lines(sighting.record))
+                known.searched = "\n".join(line for line in lines if text.COMMENT_PREFIX in line)
+                known.searched_at = now
+        rows = (text.parse_record_line(line) for line in text.split_lines(known.searched) if token in line)
         return next((row.job.job_id for row in rows if row and row.token == token), None)
 
     # --- the queue ----------------------------------------------------------------------------

@@ -6,16 +6,18 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
+import functools
 import json
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from clusterctl.errors import NotFound, Unavailable
-from clusterctl.model import Attempt, JobEntry, Progress, Record, Resources
+from clusterctl.model import Attempt, Progress, Record
 
 RECORD = "record.json"
 
@@ -69,13 +71,18 @@ def remove_run_dir(run_dir: Path) -> None:
 
 @contextlib.contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
-    """One process at a time changes what is submitted for this run; others wait here."""
-    try:
-        with (run_dir / ".lock").open("a") as lock:
+    """One process at a time changes what is submitted for this run; others wait here.
+
+    Raises:
+        Unavailable: the directory is not writable, or gone.
+    """
+    with contextlib.ExitStack() as held:
+        try:
+            lock = held.enter_context((run_dir / ".lock").open("a"))
             fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-    except PermissionError as e:
-        raise _cannot_write(run_dir, e) from e
+        except OSError as e:
+            raise _cannot_write(run_dir, e) from e
+        yield
 
 
 def write_record(run_dir: Path, record: Record) -> None:
@@ -90,32 +97,44 @@ def read_record(run_dir: Path) -> Record:
         NotFound: there is none, or it is torn or no record.
     """
     try:
-        raw = json.loads((run_dir / RECORD).read_text(encoding="utf-8"))
-        return _record(raw)
+        record: Record = _made(Record, json.loads((run_dir / RECORD).read_text(encoding="utf-8")))
+        return record
     except FileNotFoundError as e:
         raise NotFound(f"{run_dir} holds no record", hint="clusterctl status --all lists the runs") from e
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as e:
-        raise NotFound(
-            f"the record of {run_dir.name} cannot be read ({type(e).__name__})",
-            hint=f"look at {run_dir / RECORD}",
-        ) from e
+    except OSError as e:
+        why = e.strerror or str(e)
+    except (ValueError, RecursionError) as e:
+        why = str(e)
+    raise NotFound(f"the record of {run_dir.name} cannot be read: {why}", hint=f"look at {run_dir / RECORD}")
 
 
 def run_dirs(root: Path) -> Iterator[Path]:
-    """All run directories under the root, oldest first by name of the day, then by id."""
+    """All run directories under the root by name, also those whose record cannot be looked at.
+
+    Raises:
+        Unavailable: the root is there, but cannot be read.
+    """
     try:
-        entries = [entry for entry in os.scandir(root) if entry.is_dir()]
-    except OSError:
+        found = sorted(root.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
         return
-    for entry in sorted(entries, key=lambda e: e.name):
-        path = Path(entry.path)
-        if (path / RECORD).exists():
-            yield path
+    except OSError as e:
+        raise Unavailable(
+            f"cannot read {root}: {e.strerror}", hint="set output_root in clusterctl.yaml or $CLUSTERCTL_OUTPUT_ROOT"
+        ) from e
+    for run_dir in found:
+        try:
+            (run_dir / RECORD).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            pass  # whoever reads the record gets the reason
+        yield run_dir
 
 
 def read_progress(run_dir: Path) -> Progress:
     """What the trainer last wrote; empty when there is nothing readable."""
-    raw = _json(run_dir / "progress.json")
+    raw = read_json(run_dir / "progress.json")
     numbers = {
         "loss": float,
         "tokens_per_second": float,
@@ -128,8 +147,7 @@ def read_progress(run_dir: Path) -> Progress:
     }
     values: dict[str, Any] = {"phase": str(raw.get("phase") or "")}
     for name, kind in numbers.items():
-        value = raw.get(name)
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and value == value:
+        if (value := _number(raw.get(name))) is not None:
             values[name] = kind(value)
     error = raw.get("error")
     return Progress(**values, error=error if isinstance(error, str) else None)
@@ -142,8 +160,7 @@ def read_attempts(run_dir: Path) -> list[Attempt]:
         number = raw.get("attempt")
         if not isinstance(number, int):
             continue
-        time = raw.get("time")
-        when = float(time) if isinstance(time, (int, float)) else 0.0
+        when = _number(raw.get("time")) or 0.0
         if raw.get("event") == "begin":
             found[number] = Attempt(number, str(raw.get("job_id") or ""), str(raw.get("host") or ""), when)
         elif raw.get("event") == "end" and number in found:
@@ -159,15 +176,11 @@ def read_attempts(run_dir: Path) -> list[Attempt]:
     return [found[number] for number in sorted(found)]
 
 
-def read_json(path: Path) -> Mapping[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """A JSON object, or an empty one when there is nothing readable."""
-    return _json(path)
-
-
-def _json(path: Path) -> dict[str, Any]:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return raw if isinstance(raw, dict) else {}
 
@@ -180,25 +193,50 @@ def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
     for line in text.splitlines():
         try:
             raw = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(raw, dict):
             yield raw
 
 
-def _record(raw: dict[str, Any]) -> Record:
-    def known(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
-        names = {f.name for f in dataclasses.fields(kind)}
-        return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in names}
+def _number(value: Any) -> float | None:
+    """A finite number: JSON's may also be NaN, infinite or of a thousand digits."""
+    real = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if real and abs(value) <= sys.float_info.max else None
 
-    jobs = tuple(JobEntry(**known(JobEntry, job)) for job in raw.get("jobs", ()))
-    return Record(
-        **{
-            **known(Record, raw),
-            "resources": Resources(**known(Resources, raw["resources"])),
-            "jobs": jobs,
-        }
-    )
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _made(kind: Any, raw: Any) -> Any:
+    """One of the dataclasses that a record is made of. ValueError names a field that is missing or of another type."""
+    if not isinstance(raw, dict):
+        raise ValueError(f"no {kind.__name__}, but {json.dumps(raw):.40}")
+    for field in dataclasses.fields(kind):
+        if field.default is dataclasses.MISSING and field.name not in raw:
+            raise ValueError(f"{field.name} is missing")
+    return kind(**{name: _checked(name, raw[name], hint) for name, hint in _hints(kind).items() if name in raw})
+
+
+def _checked(name: str, value: Any, hint: Any) -> Any:
+    origin, parts = get_origin(hint), get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return _made(hint, value)
+    if origin is tuple:
+        if isinstance(value, list):
+            return tuple(_checked(name, item, parts[0]) for item in value)
+        fits = False
+    elif origin is Literal:
+        fits = value in parts
+    elif hint is float:
+        fits = _number(value) is not None
+    else:
+        fits = type(value) in (parts or (hint,))
+    if not fits:
+        raise ValueError(f"{name} is {json.dumps(value):.40}")
+    return value
 
 
 def _cannot_write(path: Path, error: OSError) -> Unavailable:

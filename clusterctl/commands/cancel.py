@@ -20,4 +20,5 @@ def cancel(runs: SomeRuns, json: Json = False) -> Result:
     from clusterctl.runs import control, find
 
     results = control.cancel(find.several(settings.load().output_root, runs))
-    return Result("cancel", results, lambda: "".join(f"{r.run_id}: {r.words}\n" for r in results))
+    code = max(result.exit_code for result in results)
+    return Result("cancel", results, lambda: "".join(f"{r.run_id}: {r.words}\n" for r in results), code)

@@ -12,6 +12,7 @@ import typer
 from clusterctl import assets
 from clusterctl.commands.options import Json
 from clusterctl.errors import UsageProblem
+from clusterctl.paths import text_of
 from clusterctl.result import Result
 
 
@@ -31,7 +32,7 @@ def group(kind: assets.Kind) -> typer.Typer:
 
     def show(name: name, json: Json = False) -> Result:
         asset = assets.find(kind, str(name))
-        text = asset.path.read_text(encoding="utf-8")
+        text = text_of(asset.path)
         return Result(
             f"{kind} show", {"asset": asset, "text": text}, lambda: f"# {asset.path} ({asset.origin})\n{text}"
         )
@@ -60,10 +61,11 @@ def _copy(kind: assets.Kind, asset: assets.Asset, to: Path | None) -> Path:
     target = to or Path(kind)
     if target.suffix != ".yaml":
         target = target / asset.path.name
+    text = text_of(asset.path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("x", encoding="utf-8") as f:
-            f.write(asset.path.read_text(encoding="utf-8"))
+            f.write(text)
     except FileExistsError as e:
         raise UsageProblem(f"{target} exists", hint="name another place: the file there is not overwritten") from e
     except OSError as e:
@@ -74,13 +76,19 @@ def _copy(kind: assets.Kind, asset: assets.Asset, to: Path | None) -> Path:
 def _table(kind: assets.Kind, found: list[assets.Asset]) -> object:
     from rich.table import Table
 
-    from clusterctl import yaml_text
-
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in (kind.removesuffix("s").upper(), "WHAT", "FROM"):
         table.add_column(heading, overflow="fold")
     for asset in found:
         hides = f", hides {len(asset.shadows)}" if asset.shadows else ""
-        what = str(yaml_text.read(asset.path).values.get("description") or "")
-        table.add_row(asset.name, what, f"{asset.origin}{hides}")
+        table.add_row(asset.name, _description(asset), f"{asset.origin}{hides}")
     return table
+
+
+def _description(asset: assets.Asset) -> str:
+    from clusterctl import yaml_text
+
+    try:
+        return str(yaml_text.read(asset.path).values.get("description") or "")
+    except UsageProblem as e:
+        return f"cannot be used: {e.message}"

@@ -32,15 +32,15 @@ def run(
     json: Json = False,
 ) -> Result:
     """Run a recipe here and now, on this terminal. Ctrl-C ends it."""
-    from clusterctl.runs import foreground
-    from clusterctl.runs import submit as use
+    from clusterctl.model import JobState
+    from clusterctl.runs import draft, foreground
     from clusterctl.views import status_table
 
     site = settings.load()
-    request = use.Request(
+    request = draft.Request(
         recipe, profile, tuple(sets or ()), name, "slurm" if srun else "local", command=tuple(sys.argv)
     )
-    ended = foreground.run(use.draft(request, site), request, site, srun=srun)
+    ended = foreground.run(draft.draft(request, site), request, site, srun=srun)
     text = "".join(f"--- {status_table.sentence(one)}\n" for one in ended)
-    ok = all(one.progress.phase == "finished" for one in ended)
+    ok = all(one.state is JobState.COMPLETED for one in ended)
     return Result("run", ended, lambda: text, exit_code=0 if ok else 1)

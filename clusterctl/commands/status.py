@@ -32,11 +32,11 @@ def status(
     """Show runs: state with its reason, step, loss, tokens/s, time left, and whether the time limit is enough."""
     site = settings.load()
     if watch:
-        return Watch(lambda: _answer(site, runs or [], all_=all_), WATCH_EVERY)
+        return Watch(lambda: _answer(site, runs or [], all_=all_, living_first=True), WATCH_EVERY)
     return _answer(site, runs or [], all_=all_)
 
 
-def _answer(site: settings.Settings, names: list[str], *, all_: bool) -> Result:
+def _answer(site: settings.Settings, names: list[str], *, all_: bool, living_first: bool = False) -> Result:
     from clusterctl.runs import find
     from clusterctl.runs import status as use
 
@@ -45,9 +45,12 @@ def _answer(site: settings.Settings, names: list[str], *, all_: bool) -> Result:
         chosen = find.several(site.output_root, names)
     else:
         known, problems = find.every(site.output_root)
-        newest = known[-NEWEST:]
-        chosen = known if all_ else [run for run in known if run in newest or use.unsettled(run)]
+        older = known[:-NEWEST]
+        chosen = known if all_ else [*filter(use.unsettled, older), *known[-NEWEST:]]
     statuses = use.look(chosen)
+    if living_first:
+        # A screen that is too small is cut at its lower end.
+        statuses = sorted(reversed(statuses), key=lambda one: not one.state.active)
 
     def view() -> object:
         from clusterctl.views import status_table

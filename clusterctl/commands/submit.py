@@ -44,12 +44,12 @@ def submit(
 ) -> Result | Stream:
     """Submit a recipe: to Slurm where there is one, else to the runner of this machine."""
     from clusterctl.commands import following
-    from clusterctl.runs import find, verdict
+    from clusterctl.runs import draft, find, verdict
     from clusterctl.runs import submit as use
     from clusterctl.views import submitted
 
     site = settings.load()
-    request = use.Request(
+    request = draft.Request(
         recipe=recipe,
         profile=profile,
         sets=tuple(sets or ()),
@@ -57,11 +57,11 @@ def submit(
         scheduler=scheduler,
         command=tuple(sys.argv),
     )
-    drafts = use.draft(request, site)
+    waits_for = [find.one(site.output_root, after)] if after else []
+    drafts = draft.draft(request, site)
     if dry_run:
         scripts = [{"run": d.composed.config.name, "script": d.script} for d in drafts]
         return Result("submit", {"dry_run": True, "scripts": scripts}, lambda: "".join(d.script for d in drafts))
-    waits_for = [find.one(site.output_root, after)] if after else []
     untested = [d for d in drafts if verdict.passed(site.output_root, d.fingerprint) is None]
     runs = use.submit(drafts, request, site, waits_for)
     result = Result(

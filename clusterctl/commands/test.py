@@ -31,13 +31,13 @@ def test(
     Says peak memory, step time and tokens/s, and estimates the full run.
     """
     from clusterctl.commands import following
+    from clusterctl.runs import draft, verdict
     from clusterctl.runs import submit as use
-    from clusterctl.runs import verdict
     from clusterctl.views import submitted, test_verdict
 
     site = settings.load()
-    request = use.Request(recipe, profile, tuple(sets or ()), name, scheduler, kind="test", command=tuple(sys.argv))
-    runs = use.submit(use.draft(request, site), request, site)
+    request = draft.Request(recipe, profile, tuple(sets or ()), name, scheduler, kind="test", command=tuple(sys.argv))
+    runs = use.submit(draft.draft(request, site), request, site)
 
     def everything() -> Iterator[Event]:
         yield Event([submitted.data(run) for run in runs], raw=submitted.view(runs, request, tested=True))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from clusterctl import __version__
 from clusterctl.compose import Composed
 from clusterctl.errors import UsageProblem
@@ -13,7 +15,7 @@ def make(composed: Composed, site: Site, scheduler: SchedulerName, *, python: st
     """Decide everything that the job script will say. ``python`` runs where the site names no environment.
 
     Raises:
-        UsageProblem: several nodes without Slurm.
+        UsageProblem: several nodes without Slurm, or a key among the variables.
     """
     profile = composed.profile
     if scheduler == "local" and profile.nodes > 1:
@@ -57,13 +59,13 @@ def _partition(profile: Profile, site: Site) -> str | None:
 
 def _activation(profile: Profile, site: Site, python: str) -> Activation:
     environment = site.environment
-    target = environment.name or environment.path or ""
+    target = environment.name or (_absolute(environment.path) if environment.path else "")
     return Activation(
         modules=tuple(site.modules),
         kind=environment.kind,
         target=python if environment.kind == "none" else target,
         env=tuple(_variables(profile, site).items()),
-        secrets_file=site.secrets.file,
+        secrets_file=_absolute(site.secrets.file),
         secret_names=tuple(site.secrets.names),
     )
 
@@ -87,4 +89,15 @@ def _variables(profile: Profile, site: Site) -> dict[str, str]:
         "HF_HOME": hub.home,
         "HF_HUB_OFFLINE": "1" if hub.offline else None,
     }
-    return ours | {k: v for k, v in hub_variables.items() if v} | profile.env | site.env
+    named = profile.env | site.env
+    if keys := sorted(set(named) & set(site.secrets.names)):
+        raise UsageProblem(
+            f"env holds {', '.join(keys)}: keys would stand in the script for all to read",
+            hint=f"put them into {site.secrets.file} (chmod 600), or export them",
+        )
+    return ours | {k: v for k, v in hub_variables.items() if v} | named
+
+
+def _absolute(path: str) -> str:
+    """The job runs elsewhere. ``~/`` is left to the job's shell, and a bare program name to its PATH."""
+    return path if path.startswith("~/") or "/" not in path else str(Path(path).absolute())

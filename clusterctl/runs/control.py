@@ -2,48 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clusterctl.adapters import store
-from clusterctl.errors import Rejected, Unavailable
-from clusterctl.model import JobState
+from clusterctl.errors import ClusterctlError, Rejected, Unavailable
+from clusterctl.model import JobState, Status
 from clusterctl.runs import find, schedulers, status, submit
 from clusterctl.runs.find import Run
 
 
 @dataclass(frozen=True)
 class Cancelled:
-    """A run and what cancelling did to it."""
+    """A run and what cancelling did to it; ``exit_code`` as a command's, 0 where nothing is left to wish for."""
 
     run_id: str
     was: JobState
     done: bool
     words: str
+    exit_code: int = 0
 
 
 def cancel(runs: Sequence[Run]) -> list[Cancelled]:
-    """Cancel what waits or runs; ended runs are left as they are and named.
+    """Cancel what waits or runs. Each run has its own answer: one that cannot be cancelled hides no other."""
+    return [_cancel(run, now) for run, now in zip(runs, status.look(runs, max_age=0), strict=True)]
 
-    Raises:
-        Unavailable: a scheduler did not answer, so nobody knows what runs; nothing was cancelled there.
-        Rejected: the jobs are not ours.
-    """
-    results: list[Cancelled] = []
-    for run, now in zip(runs, status.look(runs, max_age=0), strict=True):
-        run_id = run.record.run_id
-        if now.state.final or now.gone:
-            results.append(Cancelled(run_id, now.state, False, f"has ended already: {now.state}"))
-            continue
-        ref = status.job_ref(Run(run.run_dir, now.record))
-        if now.state is JobState.UNKNOWN:
-            raise Unavailable(f"{run_id}: {now.why}", hint="nothing was cancelled; try again when it answers")
-        if ref is None:
-            raise Rejected(f"{run_id} runs in the foreground of a terminal", hint="press Ctrl-C there")
+
+def _cancel(run: Run, now: Status) -> Cancelled:
+    run_id = run.record.run_id
+    ref = status.job_ref(Run(run.run_dir, now.record))
+    if now.state.final or now.gone:
+        return Cancelled(run_id, now.state, False, f"has ended already: {now.state}")
+    if now.state is JobState.UNKNOWN:
+        return Cancelled(run_id, now.state, False, f"not cancelled: {now.why}", Unavailable.exit_code)
+    if ref is None:
+        words = "not cancelled: it runs in the foreground of a terminal, press Ctrl-C there"
+        return Cancelled(run_id, now.state, False, words, Rejected.exit_code)
+    try:
         schedulers.get(run.record.scheduler).cancel([ref])
+    except ClusterctlError as e:
+        return Cancelled(run_id, now.state, False, f"not cancelled: {e.message}", e.exit_code)
+    with contextlib.suppress(Unavailable):  # a full disk: the job is cancelled all the same
         submit.note_cancelled(run)
-        results.append(Cancelled(run_id, now.state, True, f"cancelled while {now.state}"))
-    return results
+    return Cancelled(run_id, now.state, True, f"cancelled while {now.state}")
 
 
 def resume(run: Run) -> Run:

@@ -11,6 +11,7 @@ from pathlib import Path
 from clusterctl.adapters import store
 from clusterctl.errors import NotFound, UsageProblem
 from clusterctl.model import Record
+from clusterctl.paths import is_file
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,9 @@ def one(root: Path, text: str) -> Run:
         NotFound: no run matches.
         UsageProblem: several do.
     """
-    if text and text not in ("last", ".", "..") and (root / text / store.RECORD).is_file():
+    if text and text not in ("last", ".", "..") and is_file(root / text / store.RECORD):
         return Run(root / text, store.read_record(root / text))
-    if Path(text).is_dir() and (Path(text) / store.RECORD).is_file():
+    if is_file(Path(text) / store.RECORD):
         return Run(Path(text).absolute(), store.read_record(Path(text)))
     runs, _ = every(root)
     if not runs:

@@ -11,11 +11,12 @@ from clusterctl.adapters import process
 from clusterctl.errors import Unavailable, UsageProblem
 from clusterctl.model import JobState, Resources, Status
 from clusterctl.runs import status, submit
+from clusterctl.runs.draft import Draft, Request
 from clusterctl.runs.find import Run
 from clusterctl.settings import Settings
 
 
-def run(drafts: Sequence[submit.Draft], request: submit.Request, settings: Settings, *, srun: bool) -> list[Status]:
+def run(drafts: Sequence[Draft], request: Request, settings: Settings, *, srun: bool) -> list[Status]:
     """Run the drafts one after the other and return how each ended; a failed one ends the chain.
 
     Raises:
@@ -29,28 +30,29 @@ def run(drafts: Sequence[submit.Draft], request: submit.Request, settings: Setti
     ended: list[Status] = []
     for one in drafts:
         # In an allocation the cards are ours already; here others may hold them.
-        with _leased(Resources() if srun else one.plan.resources, hide=not srun) as cards:
+        with _leased(Resources() if srun else one.plan.resources, hide=not srun) as (cards, leases):
             prepared = submit.prepare(one, request, settings.output_root)
-            ended.append(_run(prepared, {**_environment(srun=srun), **cards}))
+            ended.append(_run(prepared, {**_environment(srun=srun), **cards}, leases))
         if ended[-1].state is not JobState.COMPLETED:
             break
     return ended
 
 
-def _run(prepared: Run, environment: dict[str, str]) -> Status:
+def _run(prepared: Run, environment: dict[str, str], leases: tuple[int, ...]) -> Status:
     with (prepared.run_dir / status.FOREGROUND_LOCK).open("w") as lock:
-        # The kernel drops it when this process ends, however that happens: it is what status looks at.
+        # The kernel drops it when the job ends, however that happens: it is what status looks at.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        process.run_in_foreground(["bash", "job.sh"], cwd=prepared.run_dir, env=environment)
+        held = (lock.fileno(), *leases)
+        process.run_in_foreground(["bash", "job.sh"], cwd=prepared.run_dir, env=environment, pass_fds=held)
     [now] = status.look([prepared])
     return now
 
 
 @contextlib.contextmanager
-def _leased(wanted: Resources, *, hide: bool) -> Iterator[dict[str, str]]:
-    """The variables that show the job its GPUs, leased from the other runs of this machine meanwhile."""
+def _leased(wanted: Resources, *, hide: bool) -> Iterator[tuple[dict[str, str], tuple[int, ...]]]:
+    """The variables that show the job its GPUs, and the open leases that keep other runs off them."""
     if not wanted.gpus_per_node:
-        yield {"CUDA_VISIBLE_DEVICES": ""} if hide else {}
+        yield {"CUDA_VISIBLE_DEVICES": ""} if hide else {}, ()
         return
     from clusterctl.adapters.gpu_queue import GpuQueue
 
@@ -60,7 +62,7 @@ def _leased(wanted: Resources, *, hide: bool) -> Iterator[dict[str, str]]:
     if isinstance(taken, str):
         raise Unavailable(taken, hint="clusterctl submit waits in line for them")
     try:
-        yield {"CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid or "" for gpu in taken.gpus)}
+        yield {"CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid or "" for gpu in taken.gpus)}, taken.fds
     finally:
         taken.release()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from clusterctl.errors import UsageProblem
+from clusterctl.paths import is_file, user_path
 from trainers.config import RunConfig
 
 
@@ -22,7 +23,7 @@ def check(config: RunConfig) -> None:
     from trainers.errors import InputProblem
 
     model = Path(config.model.model_name_or_path)
-    if model.is_absolute() and not (model / "config.json").is_file():
+    if model.is_absolute() and not is_file(user_path(model / "config.json")):
         raise UsageProblem(
             f"model.model_name_or_path: {model} holds no model (no config.json)",
             hint="name the directory that save_pretrained or `hf download` wrote",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clusterctl.adapters import store
@@ -13,7 +13,7 @@ from clusterctl.adapters.scheduler import Scheduler
 from clusterctl.adapters.slurm_words import explain_reason
 from clusterctl.durations import words
 from clusterctl.errors import Unavailable
-from clusterctl.model import Attempt, Job, JobRef, JobState, Progress, Status
+from clusterctl.model import Attempt, Job, JobEntry, JobRef, JobState, Progress, Status
 from clusterctl.runs import schedulers
 from clusterctl.runs.find import Run, confirm
 
@@ -73,12 +73,18 @@ def _ask(adapter: Scheduler, runs: Sequence[Run], max_age: float) -> _Answer:
     try:
         for run in runs:
             entry = run.record.job
-            if entry and entry.job_id is None and (job_id := adapter.find(entry.token)):
+            if entry and entry.job_id is None and (job_id := adapter.find(entry.token) or _arrived(run, entry)):
                 found[run.run_dir] = confirm(run, job_id)
         refs = [ref for run in runs if (ref := job_ref(found.get(run.run_dir, run)))]
         return _Answer(adapter, adapter.jobs(refs, max_age=max_age) if refs else {}, found)
     except Unavailable as e:
         return _Answer(adapter, {}, found, e.message)
+
+
+def _arrived(run: Run, entry: JobEntry) -> str:
+    """The job id that an attempt since the hand-over has left, when the queue has forgotten the job already."""
+    since = [a for a in store.read_attempts(run.run_dir) if a.started_at > entry.requested_at and a.job_id]
+    return since[-1].job_id if since else ""
 
 
 def job_ref(run: Run) -> JobRef | None:
@@ -95,13 +101,20 @@ def unsettled(run: Run) -> bool:
 
 
 def _read(run_dir: Path) -> _Evidence:
-    return _Evidence(store.read_progress(run_dir), store.read_attempts(run_dir), (run_dir / CANCELLED).exists())
+    progress, attempts = store.read_progress(run_dir), store.read_attempts(run_dir)
+    if attempts and progress.attempt not in (0, attempts[-1].number):
+        # Until the new attempt speaks, what the old one said of itself is not true of it.
+        kept = Progress(step=progress.step, max_steps=progress.max_steps, loss=progress.loss)
+        progress = replace(kept, attempt=attempts[-1].number)
+    return _Evidence(progress, attempts, (run_dir / CANCELLED).exists())
 
 
 def _finished_well(run: Run, evidence: _Evidence) -> bool:
-    job = run.record.job
-    end = evidence.ended(job.job_id if job else None)
-    return end is not None and end.decision == "done" and end.exit_code == 0
+    """The newest attempt finished, and is of the newest job, or was started by hand since then."""
+    job, last = run.record.job, evidence.last
+    if last is None or last.decision != "done" or last.exit_code != 0:
+        return False
+    return job is None or last.job_id == job.job_id or last.started_at > job.requested_at
 
 
 def _status(run: Run, evidence: _Evidence, answer: _Answer | None) -> Status:
@@ -123,9 +136,8 @@ def _status(run: Run, evidence: _Evidence, answer: _Answer | None) -> Status:
 def _unconfirmed(run: Run, evidence: _Evidence) -> Status:
     """The answer to the hand-over was lost, and the queue does not hold it (yet)."""
     entry = run.record.job
-    age = time.time() - (entry.requested_at if entry else 0)
     # A request that timed out can lie at slurmctld's door and be taken in when it wakes.
-    if age < IN_FLIGHT or (evidence.last and entry and evidence.last.started_at > entry.requested_at):
+    if entry is not None and time.time() - entry.requested_at < IN_FLIGHT:
         why = "submission not confirmed; it may still arrive in the queue"
         return _from_evidence(run, evidence, JobState.UNKNOWN, why)
     why = "submission not confirmed and not in the queue: clusterctl resume submits it again"
@@ -135,6 +147,9 @@ def _unconfirmed(run: Run, evidence: _Evidence) -> Status:
 def _foreground(run: Run, evidence: _Evidence) -> Status:
     """A run of ``clusterctl run``: it holds a kernel lock as long as it lives."""
     last = evidence.last
+    if not (run.run_dir / FOREGROUND_LOCK).exists():
+        why = "was prepared and never handed over: clusterctl resume submits it"
+        return _from_evidence(run, evidence, JobState.UNKNOWN, why, gone=True)
     if _lock_is_held(run.run_dir / FOREGROUND_LOCK):
         return _from_evidence(run, evidence, JobState.RUNNING, "in the foreground of a terminal")
     if last and last.ended_at is not None:
@@ -163,7 +178,8 @@ def _forgotten(run: Run, evidence: _Evidence, adapter: Scheduler, ref: JobRef) -
 def _by_end(run: Run, evidence: _Evidence, end: Attempt) -> Status:
     if end.exit_code == 0 and end.decision == "done":
         return _from_evidence(run, evidence, JobState.COMPLETED, "finished", gone=True)
-    state = JobState.CANCELLED if evidence.cancelled else JobState.FAILED
+    stopped = evidence.cancelled or end.outcome == "saved"
+    state = JobState.CANCELLED if stopped else JobState.FAILED
     return _from_evidence(run, evidence, state, _failure(evidence) or f"exit code {end.exit_code}", gone=True)
 
 

@@ -1,182 +1,25 @@
-"""From a request to a job: draft (pure but for reading files), then hand over. A dry run is a draft, shown."""
+"""Handing drafts over to their scheduler: the record is written before and completed after."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import hashlib
 import json
-import re
 import secrets
+import signal
 import socket
-import sys
 import time
-import unicodedata
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
 
-from clusterctl import assets, render, yaml_text
+from clusterctl import yaml_text
 from clusterctl.adapters import process, store
-from clusterctl.adapters.slurm import check_run_dir
-from clusterctl.compose import Composed, Recipe, compose, read_recipe
-from clusterctl.errors import ClusterctlError, NotFound, Rejected, UsageProblem
-from clusterctl.model import JobEntry, JobState, Plan, Record, SchedulerName, Submission
-from clusterctl.plan import make
-from clusterctl.runs import find, preflight, schedulers, status
+from clusterctl.errors import ClusterctlError, Interrupted, Rejected, Unavailable, UsageProblem
+from clusterctl.model import JobEntry, JobState, Record, Submission
+from clusterctl.runs import find, schedulers, status
+from clusterctl.runs.draft import Draft, Request
 from clusterctl.runs.find import Run
 from clusterctl.settings import Settings
-
-Kind = Literal["train", "test"]
-
-# Left out of the fingerprint: what neither memory nor correctness of a step depends on.
-_NOT_IN_FINGERPRINT = {
-    "name": True,
-    "kind": True,
-    "tracking": True,
-    "eval": True,
-    "output": True,
-    "optim": {"max_steps", "num_train_epochs", "seed", "learning_rate", "warmup_steps", "lr_scheduler_type"},
-}
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the user asked for on the command line."""
-
-    recipe: str
-    profile: str | None = None
-    sets: tuple[str, ...] = ()
-    name: str = ""
-    scheduler: str | None = None
-    kind: Kind = "train"
-    command: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Draft:
-    """A run that could be submitted as it is: ``script`` is what the scheduler would get, byte for byte."""
-
-    run_id: str
-    composed: Composed
-    plan: Plan
-    script: str
-    fingerprint: str
-
-
-def draft(request: Request, settings: Settings) -> list[Draft]:
-    """Everything decided and rendered, nothing written. One draft, or several for a chain.
-
-    Raises:
-        UsageProblem, NotFound: every error of recipe, profile, site and options.
-    """
-    recipe = read_recipe(request.recipe)
-    scheduler = schedulers.choose(request.scheduler or settings.scheduler)
-    if not recipe.chain:
-        return [_draft_one(request, recipe, settings, scheduler, {}, _run_id(request.name or recipe.name))]
-    drafts: list[Draft] = []
-    named: dict[str, Draft] = {}
-    for stage in recipe.chain:
-        member = read_recipe(stage.recipe)
-        extra: dict[str, Any] = dict(stage.set)
-        if stage.continue_from:
-            before = named.get(stage.continue_from)
-            if before is None:
-                raise UsageProblem(
-                    f"{recipe.document.path}: {stage.recipe} continues {stage.continue_from!r}, which is not before it",
-                    hint=f"before it are: {', '.join(named) or 'none'}",
-                )
-            extra["model.adapter_name_or_path"] = str(settings.output_root / before.run_id / "final_model")
-        name = f"{request.name}-{stage.recipe}" if request.name else member.name
-        profile = request.profile or recipe.profile
-        asked = dataclasses.replace(request, name=name, profile=profile)
-        named[stage.recipe] = _draft_one(asked, member, settings, scheduler, extra, _run_id(name))
-        drafts.append(named[stage.recipe])
-    return drafts
-
-
-def _draft_one(
-    request: Request,
-    recipe: Recipe,
-    settings: Settings,
-    scheduler: SchedulerName,
-    extra: Mapping[str, Any],
-    run_id: str,
-) -> Draft:
-    site = settings.site()
-    if recipe.chain:
-        raise UsageProblem(f"recipe {recipe.name} is a chain and cannot stand inside another", hint="name its members")
-    composed = compose(
-        recipe,
-        request.profile or recipe.profile,
-        site,
-        request.sets,
-        name=request.name,
-        kind=request.kind,
-        extra=extra,
-    )
-    if "model.adapter_name_or_path" not in extra:
-        composed = _resolve_adapter(composed, settings.output_root)
-    if request.kind == "test":
-        composed = _as_test(composed)
-    preflight.check(composed.config)
-    if scheduler == "slurm":
-        check_run_dir(settings.output_root / run_id)
-    plan = make.make(composed, site, scheduler, python=sys.executable)
-    template = assets.find("job_templates", "job.sh")
-    return Draft(run_id, composed, plan, render.render(plan, template.path), fingerprint(composed))
-
-
-TEST_STEPS = 50
-_TEST_TIME = 3600
-
-
-def _as_test(composed: Composed) -> Composed:
-    """The same run, 50 steps long, without evaluation; an hour at most, so that the queue lets it in early."""
-    config = composed.config
-    steps = TEST_STEPS if config.optim.max_steps < 0 else min(TEST_STEPS, config.optim.max_steps)
-    short = config.model_copy(
-        update={
-            "optim": config.optim.model_copy(update={"max_steps": steps}),
-            "data": config.data.model_copy(update={"eval_files": [], "validation_split": 0.0}),
-            "output": config.output.model_copy(update={"save_steps": steps, "logging_steps": 5}),
-        }
-    )
-    time_limit = min(composed.profile.time, max(_TEST_TIME, composed.profile.signal_lead + 60))
-    profile = composed.profile.model_copy(update={"time": time_limit})
-    return dataclasses.replace(composed, config=short, profile=profile)
-
-
-def _resolve_adapter(composed: Composed, root: Path) -> Composed:
-    """``model.adapter_name_or_path`` may be a directory or a run, whose ``final_model`` is meant."""
-    text = composed.config.model.adapter_name_or_path
-    if text is None:
-        return composed
-    path = Path(text).expanduser()
-    if not path.is_dir():
-        try:
-            path = find.one(root, text).run_dir / "final_model"
-        except (NotFound, UsageProblem) as e:
-            raise UsageProblem(
-                f"model.adapter_name_or_path: {text!r} is neither a directory nor a run", hint=e.hint
-            ) from e
-    if not (path / "adapter_config.json").is_file():
-        raise UsageProblem(
-            f"model.adapter_name_or_path: {path} holds no adapter (no adapter_config.json)",
-            hint="name the final_model of a LoRA run, or the run itself",
-        )
-    model = composed.config.model.model_copy(update={"adapter_name_or_path": str(path.absolute())})
-    return dataclasses.replace(composed, config=composed.config.model_copy(update={"model": model}))
-
-
-def fingerprint(composed: Composed) -> str:
-    """Names the configuration as far as fitting and working go: the same for a test and its full run."""
-    config = composed.config.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT)  # type: ignore[arg-type]
-    config["data"] = {k: v for k, v in config["data"].items() if k not in ("eval_files", "validation_split")}
-    profile = composed.profile
-    hardware = [profile.gpu_type, profile.gpus_per_node, profile.nodes, profile.mem]
-    text = json.dumps([config, hardware], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def submit(drafts: Sequence[Draft], request: Request, settings: Settings, after: Sequence[Run] = ()) -> list[Run]:
@@ -185,20 +28,36 @@ def submit(drafts: Sequence[Draft], request: Request, settings: Settings, after:
     Raises:
         Rejected: the scheduler refused; the refused run left nothing behind.
         Unavailable: no answer; where it is not known whether the job was queued, the record stays.
+        Interrupted: Ctrl-C; what was submitted before it took effect is named.
     """
     done: list[Run] = []
     waits_for = list(after)
     for one in drafts:
-        run = prepare(one, request, settings.output_root, after=[w.record.run_id for w in waits_for])
-        try:
-            done.append(hand_over(run, waits_for))
-        except ClusterctlError as e:
-            if not e.maybe_queued:
-                store.remove_run_dir(run.run_dir)
-                _take_back(done)
-            raise
+        with _ctrl_c_waits() as pressed:
+            run = prepare(one, request, settings.output_root, after=[w.record.run_id for w in waits_for])
+            try:
+                done.append(hand_over(run, waits_for))
+            except ClusterctlError as e:
+                if not e.maybe_queued:
+                    store.remove_run_dir(run.run_dir)
+                    _take_back(done)
+                raise
+        if pressed:
+            ids = " ".join(run.record.run_id for run in done)
+            raise Interrupted(f"interrupted, but submitted already: {ids}", hint=f"clusterctl cancel {ids}")
         waits_for = [done[-1]]
     return done
+
+
+@contextlib.contextmanager
+def _ctrl_c_waits() -> Iterator[list[int]]:
+    """Between the first file and the confirmed job id there is no good moment to stop: Ctrl-C is noted."""
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _take_back(runs: Sequence[Run]) -> None:
@@ -217,16 +76,13 @@ def note_cancelled(run: Run) -> None:
 
 def prepare(one: Draft, request: Request, root: Path, after: Sequence[str] = ()) -> Run:
     """Make the run directory with ``run.yaml``, ``job.sh`` and the record, before anything is submitted."""
-    run_id, run_dir = one.run_id, root / one.run_id
-    while True:
-        try:
-            run_dir = store.make_run_dir(root, run_id)
-            break
-        except FileExistsError:
-            run_id = _run_id(one.composed.config.name)
+    try:
+        run_dir = store.make_run_dir(root, one.run_id)
+    except FileExistsError as e:
+        raise Unavailable(f"the run id {one.run_id} was taken just now", hint="type it again") from e
     config = one.composed.config
     record = Record(
-        run_id=run_id,
+        run_id=one.run_id,
         name=config.name,
         stage=config.stage,
         kind=request.kind,
@@ -302,10 +158,3 @@ def _dependencies(run: Run, after: Sequence[Run]) -> tuple[str, ...]:
             )
         ids.append(job.job_id)
     return tuple(ids)
-
-
-def _run_id(name: str) -> str:
-    """``sft-20261122-a3f9``: a name that any file system and any shell takes, the day, four random digits."""
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-    slug = re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")[:32].strip("-") or "run"
-    return f"{slug}-{time.strftime('%Y%m%d')}-{secrets.token_hex(2)}"

@@ -80,7 +80,10 @@ class _Log:
                 block = f.read(info.st_size - start)
         except OSError:
             return
-        wanted = b"".join(block.splitlines(keepends=True)[-lines:]) if lines else b""
+        # Not splitlines(), which also parts lines at the carriage returns of progress bars.
+        pieces = block.split(b"\n")
+        count = lines + 1 if block.endswith(b"\n") else lines
+        wanted = b"\n".join(pieces[-count:]) if lines else b""
         self.inode, self.offset = info.st_ino, info.st_size - len(wanted)
 
 

@@ -11,7 +11,9 @@ from clusterctl.durations import words
 from clusterctl.model import JobState, Status
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+
+_HEADINGS = ("RUN", "STAGE", "WHERE", "STATE", "STEP", "LOSS", "TOK/S", "ETA", "LIMIT", "WHY")
 
 _COLOURS = {
     JobState.RUNNING: "green",
@@ -22,27 +24,54 @@ _COLOURS = {
 }
 
 
+WIDE = 110
+"""Columns of a terminal in which the whole table can be read; below, the reasons stand under it."""
+
+
 def view(statuses: Sequence[Status], problems: Sequence[str], *, root: Path, detailed: bool) -> RenderableType:
-    """The table; below it the failures in full, directories when asked for single runs, unreadable records."""
+    """The table; below it directories when single runs were asked for, and the records that cannot be read."""
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
     if not statuses:
         return Text(f"No runs in {root}. clusterctl submit RECIPE makes one.\n" + "".join(f"{p}\n" for p in problems))
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("RUN", "STAGE", "WHERE", "STATE"):
-        table.add_column(heading, no_wrap=heading in ("RUN", "STATE"), overflow="fold")
-    for heading in ("STEP", "LOSS", "TOK/S", "ETA", "LIMIT"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("WHY", overflow="fold")
-    for one in statuses:
-        table.add_row(*_cells(one))
-    parts: list[RenderableType] = [table]
+    parts: list[RenderableType] = [_Table(statuses)]
     if detailed:
         parts += [Text(f"{one.record.run_id}: {one.run_dir}", style="dim") for one in statuses]
     parts += [Text(problem, style="red") for problem in problems]
     return Group(*parts)
+
+
+class _Table:
+    """The rows, in a form that fits the width of the terminal."""
+
+    def __init__(self, statuses: Sequence[Status]) -> None:
+        self._statuses = statuses
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.table import Table
+        from rich.text import Text
+
+        wide = options.max_width >= WIDE
+        left_out = () if wide else ("STAGE", "TOK/S", "LIMIT", "WHY")
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for heading in _HEADINGS:
+            if heading not in left_out:
+                right = heading in ("STEP", "LOSS", "TOK/S", "ETA", "LIMIT")
+                table.add_column(
+                    heading,
+                    justify="right" if right else "left",
+                    no_wrap=heading not in ("RUN", "WHY"),
+                    overflow="fold",
+                )
+        for one in self._statuses:
+            cells = zip(_HEADINGS, _cells(one), strict=True)
+            table.add_row(*(cell for heading, cell in cells if heading not in left_out))
+        yield table
+        if not wide:
+            for one in self._statuses:
+                late = "TOO LATE for its time limit; " if one.makes_time_limit is False else ""
+                yield Text(f"{one.record.run_id}: {late}{_why(one)}", style="dim")
 
 
 def sentence(one: Status) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
+from clusterctl.runs.draft import Request
 from clusterctl.runs.find import Run
-from clusterctl.runs.submit import Request
 
 
 def data(run: Run) -> dict[str, Any]:
@@ -31,10 +32,17 @@ def view(runs: Sequence[Run], request: Request, *, tested: bool) -> str:
         job_id = job.job_id if job else None
         lines.append(f"submitted {record.run_id}: {record.scheduler} job {job_id}, profile {record.profile}{after}")
     if not tested:
-        profile = f" --profile {request.profile}" if request.profile else ""
-        lines.append(f"note: no passing test exists for this configuration: clusterctl test {request.recipe}{profile}")
+        lines.append(f"note: no passing test exists for this configuration: {_test_command(request)}")
     lines.append(f"follow it: clusterctl tail -f {runs[-1].record.run_id}")
     return "\n".join(lines) + "\n"
+
+
+def _test_command(request: Request) -> str:
+    words = ["clusterctl", "test", request.recipe]
+    words += ["--profile", request.profile] if request.profile else []
+    words += [word for item in request.sets for word in ("--set", item)]
+    words += ["--scheduler", request.scheduler] if request.scheduler else []
+    return shlex.join(words)
 
 
 def resumed(run: Run) -> str:

@@ -40,8 +40,9 @@ def calls(log: Path) -> Counter[str]:
     return Counter(log.read_text().split())
 
 
-def forge(run: Run, count: int) -> None:
+def forge(run: Run, count: int) -> list[Path]:
     """Copies of the run as it is, from another time: other run ids, job ids and tokens."""
+    forged = []
     for number in range(count):
         run_dir = run.run_dir.with_name(f"forged-{number:03}-{run.run_id}")
         shutil.copytree(run.run_dir, run_dir)
@@ -51,6 +52,15 @@ def forge(run: Run, count: int) -> None:
         (run_dir / "record.json").write_text(json.dumps(record), encoding="utf-8")
         attempts = run_dir / "attempts.jsonl"
         attempts.write_text(attempts.read_text().replace(f'"job_id": "{run.job_id}"', f'"job_id": "{job["job_id"]}"'))
+        forged.append(run_dir)
+    return forged
+
+
+def lose_answer(run_dir: Path) -> None:
+    """The record of a hand-over, long ago, of which nobody knows whether it arrived."""
+    record = json.loads((run_dir / "record.json").read_text(encoding="utf-8"))
+    record["jobs"][-1] |= {"job_id": None, "requested_at": 1e9}
+    (run_dir / "record.json").write_text(json.dumps(record), encoding="utf-8")
 
 
 def states(answer: str) -> Counter[str]:
@@ -77,6 +87,19 @@ def test_200_runs_in_one_terminal_and_in_five_cost_one_squeue_and_one_sacct(proj
     assert [states(answer) for answer in answers] == [shown] * TERMINALS
     assert calls(log) == {"squeue": 1, "sacct": 1}
     assert project.cli("cancel", *(run.run_id for run in waiting)).code == 0
+
+
+def test_lost_hand_overs_are_looked_for_together(project: Project, tmp_path: Path) -> None:
+    run = project.submit()
+    run.wait_for("RUNNING")
+    for run_dir in forge(run, 5):
+        lose_answer(run_dir)
+        (run_dir / "attempts.jsonl").unlink()
+    watcher, log = counted(project, tmp_path / "one")
+    answer = watcher.cli("status", "--json")
+    assert states(answer.out) == {"RUNNING": 1, "UNKNOWN": 5}
+    assert answer.out.count("resume submits it again") == 5
+    assert calls(log) == {"squeue": 1, "sacct": 1}
 
 
 def test_following_a_log_asks_no_more_than_once_in_eight_seconds(project: Project, tmp_path: Path) -> None:

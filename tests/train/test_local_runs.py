@@ -145,11 +145,23 @@ def test_run_in_the_foreground(project: Project) -> None:
         text=True,
         start_new_session=True,
     )
+    until(lambda: len(list((project.folder / "logs").iterdir())) == 2, "the second run")
     until(lambda: project.state("last")["progress"]["step"] > 2, "training")
     assert project.state("last")["state"] == "RUNNING"
     assert project.cli("cancel", "last").code == 5
     began = time.monotonic()
     os.killpg(child.pid, signal.SIGINT)  # Ctrl-C
-    child.communicate(timeout=60)
-    assert child.returncode != 0, time.monotonic() - began
-    assert project.state("last")["state"] != "RUNNING"
+    out, _ = child.communicate(timeout=60)
+    assert child.returncode == 1, time.monotonic() - began
+    assert "CANCELLED" in out.splitlines()[-1]
+    assert "asked to stop, saved at step" in out
+
+    # Killed itself, its training goes on, and is neither called dead nor started a second time.
+    child = subprocess.Popen([CLUSTERCTL, "run", "mine.yaml", *LONG], cwd=project.folder, env=project.env)
+    until(lambda: len(list((project.folder / "logs").iterdir())) == 3, "the third run")
+    until(lambda: project.state("last")["progress"]["step"] > 2, "training")
+    child.kill()
+    child.wait()
+    assert project.state("last")["state"] == "RUNNING"
+    assert project.cli("resume", "last").code == 5
+    until(lambda: project.state("last")["state"] == "COMPLETED", "the end", timeout=120)

@@ -78,6 +78,24 @@ def test_every_origin_is_known(tmp_path: Path) -> None:
     assert composed.origins["optim.max_steps"] == "--set optim.max_steps"
 
 
+def test_a_section_in_set_changes_its_own_keys_only(tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text("prompt,response\na,b\n", encoding="utf-8")
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        f"stage: sft\nmodel: {{model_name_or_path: a/b}}\ndata: {{train_files: {tmp_path}/d.csv}}\n"
+        "optim: {learning_rate: 3e-4, num_train_epochs: 7}\n",
+        encoding="utf-8",
+    )
+    profile = tmp_path / "p.yaml"
+    profile.write_text("set:\n  optim: {max_steps: 3}\n", encoding="utf-8")
+    recipe = compose.read_recipe(str(path))
+    optim = compose.compose(recipe, str(profile), Site(), ["optim={weight_decay: 0.5}"]).config.optim
+    assert (optim.learning_rate, optim.num_train_epochs, optim.max_steps, optim.weight_decay) == (3e-4, 7, 3, 0.5)
+    path.write_text(path.read_text(encoding="utf-8").replace("optim: {", "optim: 5 # {"), encoding="utf-8")
+    with pytest.raises(UsageProblem, match="optim is a section"):
+        compose.compose(compose.read_recipe(str(path)), str(profile), Site())
+
+
 def test_a_recipe_may_not_say_what_kind_of_run_it_is(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text("stage: sft\nkind: test\n", encoding="utf-8")

@@ -98,6 +98,8 @@ def test_csv_as_spreadsheets_write_it(folder: Path) -> None:
         ('{"prompt": "a"', "not valid JSON"),
         ('["a", "b"]', "a JSON list, not an object"),
         ('{"messages": "[1"}', "no prompt"),
+        ("[" * 100_000, "not valid JSON: maximum recursion depth"),
+        (r'{"prompt": "a\ud800", "response": "b"}', r"prompt has '\ud800' without its other half"),
     ],
 )
 def test_bad_jsonl_rows(folder: Path, text: str, reason: str) -> None:
@@ -121,6 +123,9 @@ def test_bad_jsonl_rows(folder: Path, text: str, reason: str) -> None:
         ([{"role": "wolf", "content": "a"}], "message 1 has the role 'wolf'"),
         ([{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}], "message 2 (assistant) is empty"),
         ([{"role": "user", "content": [{"text": "a"}]}], "message 1 has no text as its content"),
+        ([{"role": ["a"], "content": "a"}], "message 1 has the role ['a']"),
+        (r'[{"role": "assistant", "content": "\udc00"}]', r"message 1 has '\udc00' without its other half"),
+        ("[" * 100_000, "messages is not valid JSON: maximum recursion depth"),
     ],
 )
 def test_bad_conversations(folder: Path, turns: Any, reason: str) -> None:
@@ -158,6 +163,8 @@ def test_broken_csv(folder: Path) -> None:
         ("a.csv", b"prompt,response\na,\xff\n", "not UTF-8"),
         ("a.xlsx", b"PK", "neither a .csv nor a .jsonl"),
         ("a.jsonl", b'[\n{"prompt": "a"}\n]\n', "a JSON array"),
+        ("a.csv", b"prompt,response,prompt\na,b,c\n", r"header \(line 1\) has the column 'prompt' twice"),
+        ("a.csv", "prompt,response\na,b\n".encode("utf-16-le"), r"header \(line 1\) holds NUL bytes"),
     ],
 )
 def test_files_that_are_no_data(folder: Path, name: str, content: bytes, message: str) -> None:

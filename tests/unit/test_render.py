@@ -129,7 +129,7 @@ def test_sbatch_quote_survives_sbatchs_own_parser(value: str) -> None:
 def test_secrets_come_from_the_file_and_the_environment_wins(tmp_path: Path) -> None:
     secrets = tmp_path / "sec rets.env"
     secrets.write_text(
-        "# keys\nSWANLAB_API_KEY=from file=with equals\nexport WANDB_API_KEY='quoted $(touch pwned)'\nOTHER=x\n",
+        "# keys\nSWANLAB_API_KEY=from file=with equals=\nexport WANDB_API_KEY='quoted $(touch pwned)'\nOTHER=x\n",
         encoding="utf-8",
     )
     secrets.chmod(0o600)
@@ -140,7 +140,7 @@ def test_secrets_come_from_the_file_and_the_environment_wins(tmp_path: Path) -> 
         secret_names=("SWANLAB_API_KEY", "WANDB_API_KEY", "HF_TOKEN"),
     )
     seen = run_script(plan(activation=activation), tmp_path, HF_TOKEN="from env")["env"]
-    assert seen["SWANLAB_API_KEY"] == "from file=with equals"
+    assert seen["SWANLAB_API_KEY"] == "from file=with equals="
     assert seen["WANDB_API_KEY"] == "quoted $(touch pwned)"
     assert seen["HF_TOKEN"] == "from env"
     assert "OTHER" not in seen

@@ -89,6 +89,31 @@ def test_later_versions_and_torn_records(tmp_path: Path) -> None:
     assert len(problems) == 1
 
 
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"created_at": None}, "created_at is null"),
+        ({"created_at": float("nan")}, "created_at is NaN"),
+        ({"run_id": 5}, "run_id is 5"),
+        ({"scheduler": "pbs"}, 'scheduler is "pbs"'),
+        ({"max_steps": True}, "max_steps is true"),
+        ({"after": "a"}, 'after is "a"'),
+        ({"after": [None]}, "after is null"),
+        ({"jobs": [5]}, "no JobEntry, but 5"),
+        ({"jobs": [{"token": "t", "requested_at": "now"}]}, 'requested_at is "now"'),
+        ({"jobs": [{"token": "t"}]}, "requested_at is missing"),
+        ({"resources": None}, "no Resources, but null"),
+    ],
+)
+def test_a_record_with_a_wrong_type_is_a_problem_beside_the_others(
+    tmp_path: Path, changes: dict[str, object], why: str
+) -> None:
+    good, bad = make(tmp_path), make(tmp_path, "bad")
+    path = bad.run_dir / "record.json"
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **changes}), encoding="utf-8")
+    assert find.every(tmp_path) == ([good], [f"the record of bad cannot be read: {why}"])
+
+
 def test_the_jobs_own_last_words_count_where_the_scheduler_forgot(tmp_path: Path) -> None:
     run = make(tmp_path)
     assert look(run).state is JobState.UNKNOWN
@@ -105,7 +130,7 @@ def test_the_jobs_own_last_words_count_where_the_scheduler_forgot(tmp_path: Path
 
 
 def test_an_end_of_an_older_job_says_nothing_about_the_new_one(tmp_path: Path) -> None:
-    run = make(tmp_path, job_id="L8")
+    run = make(tmp_path, jobs=(JobEntry("token", NOW + 10, "L8"),))
     begin(run, job_id="L7")
     end(run, 0, "done", "finished")
     assert look(run).state is JobState.UNKNOWN
@@ -141,7 +166,34 @@ def test_an_unconfirmed_hand_over_is_unknown_but_safe_to_repeat(tmp_path: Path) 
     now = look(old)
     assert (now.state, now.gone, "resume" in now.why) == (JobState.UNKNOWN, True, True)
     begin(old)
-    assert not look(old).gone, "an attempt has begun: it did arrive"
+    assert "not confirmed" not in look(old).why, "an attempt has begun: it did arrive"
+    assert store.read_record(old.run_dir).jobs[-1].job_id == "L7"
+    end(old, 0, "done", "finished")
+    assert look(old).state is JobState.COMPLETED
+
+
+def test_a_run_that_was_never_handed_over_is_no_failure(tmp_path: Path) -> None:
+    now = look(make(tmp_path, jobs=()))
+    assert (now.state, now.gone, "never handed over" in now.why) == (JobState.UNKNOWN, True, True)
+
+
+def test_finished_by_hand_is_finished(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    (run.run_dir / "cancelled.json").write_text("{}", encoding="utf-8")
+    begin(run, job_id="")
+    note(run, {"event": "begin", "attempt": 2, "job_id": "", "host": "n1", "time": time.time() + 1})
+    end(run, 0, "done", "finished", number=2)
+    assert look(run).state is JobState.COMPLETED
+
+
+def test_a_new_attempt_does_not_speak_with_the_old_ones_words(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    begin(run, 1)
+    progress(run, phase="saved", attempt=1, step=7, max_steps=9, seconds_per_step=5.0, updated_at=NOW - 500)
+    end(run, 85, "requeue", "saved")
+    begin(run, 2)
+    now = look(run)
+    assert (now.progress.step, now.progress.phase, now.progress.updated_at) == (7, "", None)
 
 
 def test_a_foreground_run_lives_as_long_as_its_lock(tmp_path: Path) -> None:
@@ -156,7 +208,18 @@ def test_a_foreground_run_lives_as_long_as_its_lock(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "null", '{"step": "x", "loss": NaN, "phase": 3}', '{"step": true, "error": []}']
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '{"step": "x", "loss": NaN, "phase": 3}',
+        '{"step": true, "error": []}',
+        '{"step": 1e999, "max_steps": -Infinity, "attempt": 1, "event": "begin", "time": 1e999}',
+        '{"loss": 1' + "0" * 400 + "}",
+        "[" * 100_000,
+    ],
 )
 def test_torn_files_of_the_trainer_never_break_a_look(tmp_path: Path, text: str) -> None:
     run = make(tmp_path)

@@ -49,7 +49,16 @@ def _text(row: Mapping[str, Any], column: str, *, may_be_empty: bool = False) ->
         raise BadRow(f"{column} is a JSON {type(value).__name__}, not text")
     if not (value or "").strip() and not may_be_empty:
         raise BadRow(f"{column} is empty")
-    return value or ""
+    return _characters(value or "", column)
+
+
+def _characters(text: str, what: str) -> str:
+    """JSON can say half a character, which no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as e:
+        raise BadRow(f"{what} has {text[e.start]!a} without its other half, which is no character") from None
+    return text
 
 
 def _pair(prompt: str, response: str) -> Callable[[Mapping[str, Any]], Conversation]:
@@ -81,7 +90,7 @@ def _messages(column: str) -> Callable[[Mapping[str, Any]], Conversation]:
         if isinstance(turns, str):
             try:
                 turns = json.loads(turns)
-            except ValueError as e:
+            except (ValueError, RecursionError) as e:
                 raise BadRow(f"{column} is not valid JSON: {e}") from None
         if not isinstance(turns, list):
             raise BadRow(f"{column} is not a list of messages")
@@ -100,13 +109,13 @@ def _message(turn: Any, position: int) -> Message:
         raise BadRow(f"message {position} is not an object")
     speaker = turn.get("role", turn.get("from"))
     content = turn.get("content", turn.get("value"))
-    if speaker not in ROLES:
+    if not isinstance(speaker, str) or speaker not in ROLES:
         raise BadRow(f"message {position} has the role {speaker!r}; known are {', '.join(ROLES)}")
     if not isinstance(content, str):
         raise BadRow(f"message {position} has no text as its content")
     if not content.strip():
         raise BadRow(f"message {position} ({ROLES[speaker]}) is empty")
-    return {"role": ROLES[speaker], "content": content}
+    return {"role": ROLES[speaker], "content": _characters(content, f"message {position}")}
 
 
 FORMATS = (
@@ -155,7 +164,9 @@ def _rename(path: Path, rows: Sequence[Row], columns: Mapping[str, str]) -> list
                 hint=f"the file has {', '.join(rows[0].fields)}",
             )
     renamed = {theirs: name for name, theirs in columns.items()}
-    return [{renamed.get(key, key): value for key, value in row.fields.items()} for row in rows]
+    # A column that is mapped to takes the place of one that has the name by chance.
+    hidden = set(columns) - set(renamed)
+    return [{renamed.get(key, key): value for key, value in row.fields.items() if key not in hidden} for row in rows]
 
 
 def _choose(path: Path, wanted: str, present: Sequence[str]) -> Format:

@@ -102,7 +102,7 @@ def _read_csv(path: Path) -> Iterator[Row | tuple[str, str]]:
             if values is None:
                 return
             if names is None:
-                names = values
+                names = _header(path, values)
             elif values:
                 number += 1
                 if len(values) == len(names):
@@ -110,6 +110,15 @@ def _read_csv(path: Path) -> Iterator[Row | tuple[str, str]]:
                 else:
                     yield _place(number, line), f"{len(values)} fields, but the header has {len(names)}"
             line = reader.line_num + 1
+
+
+def _header(path: Path, names: list[str]) -> list[str]:
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputProblem(f"{path}: the header (line 1) has the column {twice!r} twice", hint="rename or delete one")
+    if any("\0" in name for name in names):
+        raise InputProblem(f"{path}: the header (line 1) holds NUL bytes", hint="convert it: iconv -f UTF-16 -t UTF-8")
+    return names
 
 
 def _read_jsonl(path: Path) -> Iterator[Row | tuple[str, str]]:
@@ -121,7 +130,7 @@ def _read_jsonl(path: Path) -> Iterator[Row | tuple[str, str]]:
             number += 1
             try:
                 value = json.loads(text)
-            except ValueError as e:
+            except (ValueError, RecursionError) as e:
                 hint = " (a JSON array? write one object per line)" if text.strip() == "[" else ""
                 yield _place(number, line), f"not valid JSON: {e}{hint}"
                 continue
