@@ -157,6 +157,6 @@ def make_project(folder: Path, env: dict[str, str], model: Path, scheduler: str 
     write_csv(folder / "data.csv", make_rows(20))
     home = folder / "home"
     home.mkdir()
-    left_out = ("CLUSTERCTL_OUTPUT_ROOT", "XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME")
+    left_out = ("COLUMNS", "CLUSTERCTL_OUTPUT_ROOT", "XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME")
     kept = {name: value for name, value in env.items() if name not in left_out}
     return Project(folder, {**kept, "HOME": str(home), "LANG": "C.UTF-8"})
