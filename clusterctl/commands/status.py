@@ -50,7 +50,7 @@ def _answer(site: settings.Settings, names: list[str], *, all_: bool, living_fir
     statuses = use.look(chosen)
     if living_first:
         # A screen that is too small is cut at its lower end.
-        statuses = sorted(statuses[::-1], key=lambda one: not one.state.active)
+        statuses = sorted(statuses, key=lambda one: (not one.state.active, -one.record.created_at))
 
     def view() -> object:
         from clusterctl.views import status_table

@@ -197,7 +197,7 @@ def test_a_silent_slurm_makes_active_runs_unknown_and_no_others(
         assert (table.code, words in table.out) == (0, True), table.err
         for command in ("cancel", "resume"):
             answer = project.cli(command, running.run_id, timeout=IN_TIME)
-            assert (answer.code, words in answer.err) == (3, True), answer.err
+            assert (answer.code, words in answer.out + answer.err) == (3, True), answer.out + answer.err
 
     until(lambda: project.state(running.run_id)["state"] == "RUNNING", "the truth")
     now = listed(project)
