@@ -303,7 +303,6 @@ class Record:
     """Seconds that the full run would have, where this is a shorter test of it."""
     after: tuple[str, ...] = ()
     jobs: tuple[JobEntry, ...] = ()
-    notes: tuple[str, ...] = ()
     schema: int = 1
 
     @property

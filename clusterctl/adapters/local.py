@@ -35,6 +35,7 @@ class Local:
     """Jobs of this user on this machine. As ``Scheduler`` says; what differs from there stands below."""
 
     name: SchedulerName = "local"
+    warnings: Sequence[str] = ()
 
     def __init__(self, *, kill_wait: float = KILL_WAIT, cancel_grace: float = CANCEL_GRACE) -> None:
         self._kill_wait = kill_wait

@@ -14,6 +14,11 @@ class Scheduler(Protocol):
     @property
     def name(self) -> SchedulerName: ...
 
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What the last ``jobs`` could not take into account, in sentences."""
+        ...
+
     def submit(self, submission: Submission) -> str:
         """Hand the run over and return its job id. Never leaves a doubt behind: when the answer was lost,
         the queue is asked for the token before anything is said.

@@ -165,13 +165,14 @@ def _forgotten(run: Run, evidence: _Evidence, adapter: Scheduler, ref: JobRef) -
         return _from_evidence(run, evidence, JobState.CANCELLED, "cancelled with clusterctl cancel", gone=True)
     seen = adapter.last_seen(ref)
     if seen is None:
-        why = f"{run.record.scheduler} does not know job {ref.job_id} (any more)"
+        why = "; ".join([f"{run.record.scheduler} does not know job {ref.job_id} (any more)", *adapter.warnings])
         return _from_evidence(run, evidence, JobState.UNKNOWN, why, gone=True)
     state, when = seen
     ago = words(time.time() - when)
     if state.final:
         return _from_evidence(run, evidence, state, f"seen {ago} ago, since forgotten by Slurm", gone=True)
-    why = f"last seen {state} {ago} ago; {run.record.scheduler} does not know it any more"
+    last_words = f"last seen {state} {ago} ago; {run.record.scheduler} does not know it any more"
+    why = "; ".join([last_words, *adapter.warnings])
     return _from_evidence(run, evidence, JobState.UNKNOWN, why, gone=True, last_seen=when)
 
 

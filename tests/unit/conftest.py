@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.project import CLUSTERCTL, Answer
+
 ROOT = Path(__file__).resolve().parents[2]
-CLUSTERCTL = Path(sys.executable).with_name("clusterctl")
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a command did."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
 
 
 @pytest.fixture
