@@ -40,7 +40,6 @@ class Recipe:
     name: str
     document: yaml_text.Document
     profile: str | None
-    description: str
     chain: tuple[Stage, ...]
 
     @property
@@ -118,7 +117,6 @@ def read_recipe(name: str) -> Recipe:
         asset.name,
         document,
         str(values["profile"]) if values.get("profile") else None,
-        str(values.get("description") or ""),
         tuple(stages),
     )
 

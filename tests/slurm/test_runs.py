@@ -8,7 +8,6 @@ import os
 import shlex
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,12 +93,13 @@ def test_tail_from_before_the_start_to_the_end(project: Project, cluster: Box) -
     early = project.cli("tail", run.run_id)
     assert (early.code, "no log yet" in early.err, "PENDING" in early.err) == (6, True, True)
     follower = project.start("tail", "-f", run.run_id)
-    time.sleep(1)  # the follower is to see the job waiting
+    assert follower.stdout is not None
+    first = follower.stdout.readline()
     cluster.command("scontrol", "update", "NodeName=cpu-1", "State=RESUME")
     out, err = follower.communicate(timeout=120)
     assert follower.returncode == 0, out + err
     lines = out.splitlines()
-    assert "PENDING" in lines[0]
+    assert "PENDING" in first
     assert any(line.startswith("=== attempt 1") for line in lines)
     assert "COMPLETED" in lines[-1]
 
