@@ -71,7 +71,7 @@ def test_200_runs_in_one_terminal_and_in_five_cost_one_squeue_and_one_sacct(proj
     ended, running = project.submit(), project.submit()
     waiting = [project.submit("--after", running.run_id) for _ in range(3)]
     finish(ended)
-    running.wait_for("RUNNING")
+    running.wait_for_step(1)  # Slurm says RUNNING before the script has written a line
     forge(ended, 100)
     forge(running, 95)
     shown = {"COMPLETED": 101, "RUNNING": 1, "PENDING": 3, "UNKNOWN": 95}
@@ -91,7 +91,7 @@ def test_200_runs_in_one_terminal_and_in_five_cost_one_squeue_and_one_sacct(proj
 
 def test_lost_hand_overs_are_looked_for_together(project: Project, tmp_path: Path) -> None:
     run = project.submit()
-    run.wait_for("RUNNING")
+    run.wait_for_step(1)
     for run_dir in forge(run, 5):
         lose_answer(run_dir)
         (run_dir / "attempts.jsonl").unlink()
@@ -104,7 +104,7 @@ def test_lost_hand_overs_are_looked_for_together(project: Project, tmp_path: Pat
 
 def test_following_a_log_asks_no_more_than_once_in_eight_seconds(project: Project, tmp_path: Path) -> None:
     run = project.submit()
-    run.wait_for("RUNNING")
+    run.wait_for_step(1)
     watcher, log = counted(project, tmp_path / "one")
     following = watcher.start("tail", "-f", run.run_id)
     with pytest.raises(subprocess.TimeoutExpired):

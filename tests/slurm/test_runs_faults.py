@@ -207,8 +207,8 @@ def test_a_silent_slurm_makes_active_runs_unknown_and_no_others(
 
 def kill_outright(box: Box, run: Run) -> None:
     """End the script of a running job with SIGKILL, so that it says no last word; scancel would send TERM first."""
-    run.wait_for("RUNNING")
-    until((run.run_dir / "progress.json").exists, "the job to have begun")
+    run.wait_for_step(1)
+    run.wait_for("RUNNING")  # a look, so that there is something last seen
     script = f"{box.folder}/spool/cpu-1/job{int(run.job_id):05}/slurm_script".encode()
     found = [process for process in Path("/proc").glob("[0-9]*") if script in command_line(process)]
     [pid] = [int(process.name) for process in found]
