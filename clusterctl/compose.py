@@ -15,7 +15,7 @@ from clusterctl.errors import UsageProblem
 from clusterctl.paths import is_dir, is_file, user_path
 from clusterctl.schema import Profile, Site, Stage
 from clusterctl.validation import keys, nearest, validate
-from trainers.config import RunConfig
+from trainers.config import RunConfig, schema_of
 
 _RECIPE_ONLY = {"description", "profile", "chain", "name"}
 _DECIDED_ELSEWHERE = {
@@ -163,7 +163,7 @@ def compose(
         layers.put(key, value, _allowed(key, f"profile {profile_name}, set"))
     for key, value in _leaves(extra or {}):
         layers.put(key, value, _allowed(key, "chain"))
-    known = list(keys(RunConfig))
+    known = list(keys(schema_of(layers.values)))
     for item, whole in _parse_sets(sets):
         for key, value in _leaves({item: whole}):
             if key.startswith("profile."):
@@ -173,7 +173,7 @@ def compose(
             layers.put(key, value, _allowed(key, f"--set {key}"))
     layers.put("name", name or recipe.document.values.get("name") or recipe.name, "--name" if name else "recipe")
     layers.put("kind", kind, "command")
-    config = validate(RunConfig, layers.values, layers.where, what=f"recipe {recipe.name}")
+    config = validate(schema_of(layers.values), layers.values, layers.where, what=f"recipe {recipe.name}")
     steps = config.optim.max_steps
     return Composed(
         _absolute_paths(config),

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from clusterctl import durations
+from trainers.config.sections import Launcher, Offload, Strategy
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MEM = re.compile(r"\d+[KMGT]?", re.IGNORECASE)
@@ -71,9 +72,9 @@ class Profile(Strict):
     account: Line | None = None
     qos: Line | None = None
     constraint: Line | None = None
-    launcher: Literal["python", "torchrun", "accelerate"] = "python"
-    strategy: Literal["single", "ddp", "zero2"] = "single"
-    offload: Literal["none", "optimizer"] = "none"
+    launcher: Launcher = "python"
+    strategy: Strategy = "single"
+    offload: Offload = "none"
     dtype: Literal["fp32", "bf16", "fp16"] = "bf16"
     env: Env = {}
     set: dict[str, Any] = {}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from trainers.config import RunConfig, explain, load
+from trainers.config import RunConfig, explain, parse
 from trainers.errors import InputProblem, RunProblem, TrainerError
 from trainers.run import Run, check_world_size, execute
 from trainers.runtime.progress import Progress
@@ -84,9 +84,10 @@ def _read(path: Path) -> RunConfig:
     import yaml
 
     try:
-        return load(path)
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return parse(values)
     except ValidationError as e:
-        problems = "\nerror: ".join(f"{path.name}: {line}" for line in explain(e))
+        problems = "\nerror: ".join(f"{path.name}: {line}" for line in explain(e, values))
         raise InputProblem(problems, hint="docs/recipes-and-profiles.md lists every key") from None
     except yaml.YAMLError as e:
         raise InputProblem(

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +21,12 @@ from trainers.runtime.records import draw_curves, write_command, write_environme
 from trainers.runtime.stopping import Stop
 
 if TYPE_CHECKING:
-    from trainers.stages.sft import Prepared
+    from trainers.stages.prepared import Prepared
 
 log = logging.getLogger(__name__)
+
+_MODULES = {"stage1": "staged", "stage2": "staged"}
+"""Stages that share a file with another; all others have one of their own name."""
 
 
 @dataclass(frozen=True)
@@ -39,22 +43,22 @@ def execute(config: RunConfig, run: Run) -> int:
     """Train as configured. Returns the exit code: 0 finished, 85 saved to be continued. Raises TrainerError."""
     # Before the seconds that the libraries take: most mistakes are in paths and data.
     check_paths(config.model)
-    train, held_out = load_examples(config.data, config.optim.seed)
+    examples = load_examples(config)
     from trainers.runtime.log import adopt_transformers
 
     adopt_transformers()
     from trainers.model.load import choose_device
     from trainers.runtime.arguments import shared_arguments
     from trainers.runtime.deepspeed import write_config
-    from trainers.stages import sft
 
+    stage = import_module(f"trainers.stages.{_MODULES.get(config.stage, config.stage)}")
     device = choose_device(config)
     run.progress.update(device=device)
     # Where DeepSpeed is installed, accelerate imports it in every run, and it says at length that it found no GPU.
     os.environ.setdefault("DS_ACCELERATOR", device)
     arguments = shared_arguments(config, run.folder, device)
     arguments["deepspeed"] = write_config(config, run.folder, device)
-    prepared = sft.prepare(config, run, arguments, train, held_out)
+    prepared: Prepared = stage.prepare(config, run, arguments, examples)
     check_world_size(config, prepared.trainer.args.world_size)
     code = _train_and_finish(config, run, prepared)
     # A launcher ends all processes as soon as one has ended with 85: the first has to be done by then.
@@ -73,7 +77,7 @@ def _train_and_finish(config: RunConfig, run: Run, prepared: Prepared) -> int:
     meter, stopper, tracking = Meter(), StopAtStep(run.stop), Tracking()
     reporter = Reporter(run.folder, run.attempt, run.progress, meter)
     trainer.attach(run.folder, meter, run.stop, config.output.save_total_limit)
-    for callback in (prepared.held_out, Tripwires(meter), stopper, reporter, tracking):
+    for callback in (*prepared.callbacks, prepared.held_out, Tripwires(meter), stopper, reporter, tracking):
         trainer.add_callback(callback)
     first = trainer.is_world_process_zero()
     if first:

@@ -29,7 +29,7 @@ def make(composed: Composed, site: Site, scheduler: SchedulerName, *, python: st
         resources=_resources(profile, site),
         activation=_activation(profile, site, python),
         launcher=profile.launcher,
-        zero=profile.strategy == "zero2",
+        zero=profile.strategy.startswith("zero"),
         processes_per_node=profile.processes,
         version=__version__,
     )

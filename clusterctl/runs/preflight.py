@@ -19,7 +19,7 @@ def check(config: RunConfig) -> None:
     Raises:
         UsageProblem: a data file is empty or has bad rows (with their numbers), or the model is no model.
     """
-    from trainers.data.formats import read_examples
+    from trainers.data.examples import load_examples
     from trainers.errors import InputProblem
 
     model = Path(config.model.model_name_or_path)
@@ -28,9 +28,7 @@ def check(config: RunConfig) -> None:
             f"model.model_name_or_path: {model} holds no model (no config.json)",
             hint="name the directory that save_pretrained or `hf download` wrote",
         )
-    data = config.data
     try:
-        for name in (*data.train_files, *data.eval_files):
-            read_examples(Path(name), data.format, data.columns, data.system)
+        load_examples(config)
     except InputProblem as e:
         raise UsageProblem(e.message, hint=e.hint) from e

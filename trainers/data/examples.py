@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from pathlib import Path
 
-from trainers.config import Data
+from trainers.config import RunConfig
 from trainers.data.formats import Example, read_examples
 from trainers.errors import InputProblem
 
 
-def load_examples(config: Data, seed: int) -> tuple[list[Example], list[Example]]:
-    """Training and held-out conversations. What is held out depends on the seed and the files alone, so it
+@dataclass(frozen=True)
+class Examples:
+    """The rows of a run."""
+
+    train: list[Example]
+    held_out: list[Example]
+
+
+def load_examples(run: RunConfig) -> Examples:
+    """Training and held-out rows. What is held out depends on the seed and the files alone, so it
     stays the same when max_train_samples changes. Raises InputProblem."""
+    config, seed = run.data, run.optim.seed
 
     def load(files: list[str]) -> list[Example]:
         return [
@@ -29,4 +39,4 @@ def load_examples(config: Data, seed: int) -> tuple[list[Example], list[Example]
         chosen = set(random.Random(seed).sample(range(len(train)), count))  # noqa: S311  (no secret)
         held_out = [row for index, row in enumerate(train) if index in chosen]
         train = [row for index, row in enumerate(train) if index not in chosen]
-    return train[: config.max_train_samples], held_out[: config.max_eval_samples]
+    return Examples(train[: config.max_train_samples], held_out[: config.max_eval_samples])

@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
-from trainers.config import RunConfig
+from trainers.config import Sft
 from trainers.data.dataset import tokenise
-from trainers.data.formats import Example
+from trainers.data.examples import Examples
 from trainers.model.answers import Answers
 from trainers.model.load import load_model, load_tokenizer
 from trainers.run import Run
 from trainers.runtime.heldout import HeldOut
 from trainers.runtime.trainer import RunTrainer
+from trainers.stages.prepared import Prepared
 
 log = logging.getLogger(__name__)
 
@@ -77,24 +77,13 @@ class AnswerTrainer(RunTrainer, SFTTrainer):
         return metrics
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """An SFT run ready to start, and what it was made of."""
-
-    trainer: AnswerTrainer
-    held_out: HeldOut
-    rows: dict[str, int]
-
-
-def prepare(
-    config: RunConfig, run: Run, arguments: dict[str, Any], train: list[Example], held_out: list[Example]
-) -> Prepared:
+def prepare(config: Sft, run: Run, arguments: dict[str, Any], examples: Examples) -> Prepared:
     """Tokenise the data of an SFT run, load its model, put them into a trainer. Raises TrainerError."""
     run.progress.update(phase="tokenizing")
     tokenizer = load_tokenizer(config.model)
     length = config.data.max_length
-    train_rows = tokenise(train, tokenizer, length, "training")
-    eval_rows = tokenise(held_out, tokenizer, length, "held-out") if held_out else None
+    train_rows = tokenise(examples.train, tokenizer, length, "training")
+    eval_rows = tokenise(examples.held_out, tokenizer, length, "held-out") if examples.held_out else None
     log.info("%d training rows, %d held out", len(train_rows.rows), len(eval_rows.rows) if eval_rows else 0)
     run.progress.update(phase="loading")
     trainer = AnswerTrainer(
@@ -112,7 +101,7 @@ def prepare(
             router_aux_loss_coef=0.0,
         ),
     )
-    measured = HeldOut(run, config.eval, held_out)
+    measured = HeldOut(run, config.eval, examples.held_out)
     measured.trainer = trainer
     trainer.remove_callback(PrinterCallback)
     counts = {
