@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,24 @@ from typing import Any
 import pytest
 
 from tests.tiny import make_rows, write_csv, write_jsonl
-from trainers.config import Data
-from trainers.data.examples import load_examples
-from trainers.data.formats import read_examples
+from trainers.config import parse
+from trainers.data.examples import Examples, load_examples
 from trainers.errors import InputProblem
+
+
+def load(*paths: Path | str, stage: str = "sft", seed: int = 1, **data: Any) -> Examples:
+    method = {"reward_functions": "exact_match"} if stage in ("grpo", "rloo", "ppo") else {}
+    model = {"model_name_or_path": "m"}
+    data = {"train_files": [str(path) for path in paths], **data}
+    return load_examples(
+        parse({"stage": stage, "model": model, "data": data, "method": method, "optim": {"seed": seed, "max_steps": 9}})
+    )
 
 
 def said(path: Path, wanted: str = "auto", columns: dict[str, str] | None = None, system: str | None = None) -> Any:
     return [
         [(message["role"], message["content"]) for message in example.messages]
-        for example in read_examples(path, wanted, columns or {}, system)
+        for example in load(path, format=wanted, columns=columns or {}, system=system).train
     ]
 
 
@@ -58,6 +67,8 @@ def test_conversations(folder: Path) -> None:
 def test_system_message_for_rows_without(folder: Path) -> None:
     path = write_csv(folder / "a.csv", [("Who?", "Three.")])
     assert said(path, system="You judge.") == [[("system", "You judge."), *ASKED[0]]]
+    own = write_csv(folder / "b.csv", [("You know.", "Who?", "Three.")], ("system", "prompt", "response"))
+    assert said(own, system="You judge.") == [[("system", "You know."), *ASKED[0]]]
 
 
 def test_column_mapping(folder: Path) -> None:
@@ -80,7 +91,7 @@ def test_csv_as_spreadsheets_write_it(folder: Path) -> None:
     long = "x" * 200_000
     text = f'\ufeffprompt,response\r\n"Who,\r\n ""then""?",Three.\r\n\r\nLong?,{long}\r\n'
     path.write_bytes(text.encode())
-    examples = read_examples(path, "auto", {}, None)
+    examples = load(path).train
     assert [example.messages[0]["content"] for example in examples] == ['Who,\r\n "then"?', "Long?"]
     assert examples[1].messages[1]["content"] == long
     assert [example.origin for example in examples] == [f"{path} row 1 (line 2)", f"{path} row 2 (line 5)"]
@@ -144,6 +155,39 @@ def test_all_bad_rows_are_counted_and_five_are_shown(folder: Path) -> None:
     assert lines[6:] == ["  and 2 more"]
 
 
+def test_bad_rows_of_all_files_are_shown_at_once_or_left_out(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    one = write_csv(folder / "a.csv", [("Who?", "Three."), ("Who?", "")])
+    two = write_csv(folder / "b.csv", [("", "Three."), ("Who?", "Four.")])
+    with pytest.raises(InputProblem) as bad:
+        load(one, eval_files=str(two))
+    assert bad.value.message.splitlines() == [
+        f"{one}: 1 of 2 rows cannot be used",
+        "  row 2 (line 3): response is empty",
+        f"{two}: 1 of 2 rows cannot be used",
+        "  row 1 (line 2): prompt is empty",
+    ]
+    assert "data.skip_bad_rows" in bad.value.hint
+    examples = load(one, two, skip_bad_rows=True)
+    assert [row.messages[1]["content"] for row in examples.train] == ["Three.", "Four."]
+    assert examples.skipped.bad == 2
+    assert "response is empty" in caplog.text and "prompt is empty" in caplog.text
+    with pytest.raises(InputProblem, match="no row is left"):
+        load(write_csv(folder / "c.csv", [("", "Three.")]), skip_bad_rows=True)
+
+
+def test_json_arrays_and_compressed_files(folder: Path) -> None:
+    path = folder / "a.json"
+    path.write_text(json.dumps([{"prompt": "Who?", "response": "Three."}], indent=1), encoding="utf-8-sig")
+    assert said(path) == ASKED
+    assert load(path).train[0].origin == f"{path} row 1"
+    packed = folder / "b.jsonl.gz"
+    packed.write_bytes(gzip.compress(b'{"prompt": "Who?", "response": "Three."}\n'))
+    assert said(packed) == ASKED
+    table = folder / "c.csv.gz"
+    table.write_bytes(gzip.compress(b'prompt,response\n"Who?",Three.\n'))
+    assert said(table) == ASKED
+
+
 def test_broken_csv(folder: Path) -> None:
     path = folder / "a.csv"
     path.write_text("prompt,response\na,b\na,b,c\n", encoding="utf-8")
@@ -161,8 +205,12 @@ def test_broken_csv(folder: Path) -> None:
         ("a.csv", b"prompt,response\n", "holds no rows"),
         ("a.jsonl", b"\n\n", "holds no rows"),
         ("a.csv", b"prompt,response\na,\xff\n", "not UTF-8"),
-        ("a.xlsx", b"PK", "neither a .csv nor a .jsonl"),
-        ("a.jsonl", b'[\n{"prompt": "a"}\n]\n', "a JSON array"),
+        ("a.xlsx", b"PK", "none of the kinds .csv, .jsonl, .json, .txt, .parquet"),
+        ("a.jsonl", b'[\n{"prompt": "a", "response": "b"}\n]\n', "a JSON array"),
+        ("a.json", b'[{"prompt": "a"}', "not valid JSON"),
+        ("a.json", b"[]", "holds no rows"),
+        ("a.json", b'["a"]', r"row 1: a JSON str, not an object"),
+        ("a.csv.gz", b"prompt,response", "not a whole gzip file"),
         ("a.csv", b"prompt,response,prompt\na,b,c\n", r"header \(line 1\) has the column 'prompt' twice"),
         ("a.csv", "prompt,response\na,b\n".encode("utf-16-le"), r"header \(line 1\) holds NUL bytes"),
     ],
@@ -178,24 +226,25 @@ def test_missing_file_and_directory(folder: Path) -> None:
     with pytest.raises(InputProblem, match=r"none\.csv: no such file"):
         said(folder / "none.csv")
     (folder / "dir.csv").mkdir()
-    with pytest.raises(InputProblem, match=r"dir\.csv: Is a directory"):
+    with pytest.raises(InputProblem, match=r"dir\.csv: .*doesn't contain any data files"):
         said(folder / "dir.csv")
 
 
 def test_what_is_held_out_does_not_depend_on_how_much_is_used(folder: Path) -> None:
-    path = str(write_csv(folder / "a.csv", make_rows(40)))
-    train, held_out = load_examples(Data(train_files=[path], validation_split=0.2), seed=1)
-    assert (len(train), len(held_out)) == (32, 8)
-    assert not {row.origin for row in train} & {row.origin for row in held_out}
-    fewer, same = load_examples(
-        Data(train_files=[path], validation_split=0.2, max_train_samples=5, max_eval_samples=4), seed=1
-    )
-    assert fewer == train[:5]
-    assert same == held_out[:4]
-    assert load_examples(Data(train_files=[path], validation_split=0.2), seed=2)[1] != held_out
+    path = write_csv(folder / "a.csv", make_rows(40))
+    half = load(path, validation_split=0.2)
+    assert (len(half.train), len(half.held_out)) == (32, 8)
+    assert not {row.origin for row in half.train} & {row.origin for row in half.held_out}
+    fewer = load(path, validation_split=0.2, max_train_samples=5, max_eval_samples=4)
+    assert fewer.train == half.train[:5]
+    assert fewer.held_out == half.held_out[:4]
+    assert load(path, validation_split=0.2, seed=2).held_out != half.held_out
 
 
 def test_held_out_files(folder: Path) -> None:
     one, two = write_csv(folder / "a.csv", make_rows(3)), write_csv(folder / "b.csv", make_rows(2))
-    train, held_out = load_examples(Data(train_files=[str(one), str(two)], eval_files=[str(two)]), seed=1)
-    assert (len(train), len(held_out)) == (5, 2)
+    examples = load(one, eval_files=str(two))
+    assert (len(examples.train), len(examples.held_out)) == (3, 2)
+    with pytest.raises(InputProblem, match=r"b\.csv is in data\.train_files and in") as both:
+        load(one, two, eval_files=str(two))
+    assert "validation_split" in both.value.hint

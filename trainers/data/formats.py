@@ -1,181 +1,163 @@
-"""From the rows of a file to conversations: which columns there are, and what they mean."""
+"""Which shapes of rows each stage knows, and which of them the rows of a file have."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from trainers.data.rows import BadRow, BadRows, Row, read
+from trainers.config import Data, RunConfig
+from trainers.data import preferences
+from trainers.data.columns import PROMPTS, Ask, Fields, instruction, plain, text, with_system
+from trainers.data.kinds import Example, Text
+from trainers.data.messages import conversation
+from trainers.data.rows import BadRow
 from trainers.errors import InputProblem
 
-Message = dict[str, str]
-Conversation = list[Message]
 
-ROLES = {
-    "system": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-}
-"""Who speaks: the words of chat templates, and those of ShareGPT."""
-
-
-@dataclass(frozen=True)
-class Example:
-    """A conversation that ends with the assistant, and the file and row that it comes from."""
-
-    messages: Conversation
-    origin: str
+class EmptyText(Exception):
+    """A document without a visible character. It is passed over and counted."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """A shape of rows: its name in the configuration, the columns it needs, and how to read one row."""
+    """A shape of rows: its name in ``data.format``, the columns it needs, and how to read one row.
+
+    ``convert`` takes the fields, the system message of rows that have none, and the origin. It raises BadRow.
+    """
 
     name: str
     columns: tuple[str, ...]
-    convert: Callable[[Mapping[str, Any]], Conversation]
+    convert: Callable[[Fields, str | None, str], Any]
 
 
-def _text(row: Mapping[str, Any], column: str, *, may_be_empty: bool = False) -> str:
-    value = row.get(column)
-    if value is None and not may_be_empty:
-        raise BadRow(f"no {column}")
-    if value is not None and not isinstance(value, str):
-        raise BadRow(f"{column} is a JSON {type(value).__name__}, not text")
-    if not (value or "").strip() and not may_be_empty:
-        raise BadRow(f"{column} is empty")
-    return _characters(value or "", column)
+@dataclass(frozen=True)
+class Formats:
+    """The shapes that a stage knows. The first one whose columns are all there is taken."""
+
+    known: tuple[Format, ...]
+    keeps_all: bool = False
+    """Whether columns that belong to no shape are kept, so that any name may be mapped to."""
+
+    def reader(
+        self, place: str, present: Sequence[str], columns: Mapping[str, str]
+    ) -> Callable[[Fields, str | None, str], Any]:
+        """How to read the rows of a file that has these columns; ``columns`` maps our names to the file's.
+
+        Raises InputProblem when there is no way to.
+        """
+        ours = sorted({"system", *(name for shape in self.known for name in shape.columns)})
+        for name, theirs in columns.items():
+            if name not in ours and not self.keeps_all:
+                raise InputProblem(f"data.columns: {name} is not a column we know", hint=f"known are {', '.join(ours)}")
+            if theirs not in present:
+                raise InputProblem(
+                    f"{place}: data.columns maps {name} to {theirs}, which is not there",
+                    hint=f"the file has {', '.join(present)}",
+                )
+        renamed = {theirs: name for name, theirs in columns.items()}
+        # A column that is mapped to takes the place of one that has the name by chance.
+        hidden = set(columns) - set(renamed)
+
+        def rename(fields: Fields) -> dict[str, Any]:
+            return {renamed.get(key, key): value for key, value in fields.items() if key not in hidden}
+
+        shape = self._choose(place, list(rename(dict.fromkeys(present))))
+        return lambda fields, system, origin: shape.convert(rename(fields), system, origin)
+
+    def _choose(self, place: str, present: Sequence[str]) -> Format:
+        for shape in self.known:
+            if set(shape.columns) <= set(present):
+                return shape
+        looked_for = " or ".join("+".join(shape.columns) for shape in self.known)
+        raise InputProblem(
+            f"{place}: has the columns {', '.join(present)}; looked for {looked_for}", hint=_hint(self.known[0].name)
+        )
 
 
-def _characters(text: str, what: str) -> str:
-    """JSON can say half a character, which no tokenizer takes."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as e:
-        raise BadRow(f"{what} has {text[e.start]!a} without its other half, which is no character") from None
-    return text
+def _hint(name: str) -> str:
+    if name == "text":
+        return "name the column that holds the text in data.text_fields"
+    return "name the columns in data.columns, for example {prompt: question, response: answer}"
 
 
-def _pair(prompt: str, response: str) -> Callable[[Mapping[str, Any]], Conversation]:
-    def convert(row: Mapping[str, Any]) -> Conversation:
-        return [
-            {"role": "user", "content": _text(row, prompt)},
-            {"role": "assistant", "content": _text(row, response)},
-        ]
+def formats_of(config: RunConfig) -> Formats:
+    """The shapes of rows that the stage of a run knows."""
+    match config.stage:
+        case "cpt" | "mlm" | "stage1" | "stage2":
+            return _documents(config.data)
+        case "dpo" | "reward":
+            return _PREFERENCES
+        case "kto":
+            return _LABELLED
+        case "grpo" | "rloo" | "ppo":
+            return _PROMPTS
+        case _:
+            wanted = config.data.format
+            return Formats(tuple(shape for shape in _CONVERSATIONS if wanted in ("auto", shape.name)))
+
+
+def _answered(ask: Ask, response: str) -> Callable[[Fields, str | None, str], Example]:
+    def convert(row: Fields, system: str | None, origin: str) -> Example:
+        turns = [*ask(row), {"role": "assistant", "content": text(row, response)}]
+        return Example(with_system(turns, row, system), origin)
 
     return convert
 
 
-def _instruction(prompt: str, response: str) -> Callable[[Mapping[str, Any]], Conversation]:
-    def convert(row: Mapping[str, Any]) -> Conversation:
-        question = [_text(row, "instruction", may_be_empty=True), _text(row, prompt, may_be_empty=True)]
-        if not any(part.strip() for part in question):
-            raise BadRow(f"instruction and {prompt} are both empty")
-        return [
-            {"role": "user", "content": "\n\n".join(part for part in question if part.strip())},
-            {"role": "assistant", "content": _text(row, response)},
-        ]
-
-    return convert
-
-
-def _messages(column: str) -> Callable[[Mapping[str, Any]], Conversation]:
-    def convert(row: Mapping[str, Any]) -> Conversation:
-        turns = row.get(column)
-        if isinstance(turns, str):
-            try:
-                turns = json.loads(turns)
-            except (ValueError, RecursionError) as e:
-                raise BadRow(f"{column} is not valid JSON: {e}") from None
-        if not isinstance(turns, list):
-            raise BadRow(f"{column} is not a list of messages")
-        conversation = [_message(turn, position) for position, turn in enumerate(turns, start=1)]
-        while conversation and conversation[-1]["role"] != "assistant":
-            conversation.pop()  # what nobody answers teaches nothing
-        if not conversation:
+def _messages(column: str) -> Callable[[Fields, str | None, str], Example]:
+    def convert(row: Fields, system: str | None, origin: str) -> Example:
+        turns = conversation(row.get(column), column)
+        while turns and turns[-1]["role"] != "assistant":
+            turns.pop()  # what nobody answers teaches nothing
+        if not turns:
             raise BadRow("no assistant turn")
-        return conversation
+        return Example(with_system(turns, row, system), origin)
 
     return convert
 
 
-def _message(turn: Any, position: int) -> Message:
-    if not isinstance(turn, dict):
-        raise BadRow(f"message {position} is not an object")
-    speaker = turn.get("role", turn.get("from"))
-    content = turn.get("content", turn.get("value"))
-    if not isinstance(speaker, str) or speaker not in ROLES:
-        raise BadRow(f"message {position} has the role {speaker!r}; known are {', '.join(ROLES)}")
-    if not isinstance(content, str):
-        raise BadRow(f"message {position} has no text as its content")
-    if not content.strip():
-        raise BadRow(f"message {position} ({ROLES[speaker]}) is empty")
-    return {"role": ROLES[speaker], "content": _characters(content, f"message {position}")}
-
-
-FORMATS = (
-    # In this order: auto takes the first whose columns are all there, so the one that uses more comes first.
+# Alpaca's instruction must not be lost because input and output are a shape of their own: what uses more comes first.
+_ALPACA = _answered(instruction("instruction", "input"), "output")
+_TASK = _answered(instruction("instruction", "prompt"), "response")
+_CONVERSATIONS = (
     Format("messages", ("messages",), _messages("messages")),
     Format("messages", ("conversations",), _messages("conversations")),
-    Format("instruction", ("instruction", "prompt", "response"), _instruction("prompt", "response")),
-    Format("instruction", ("instruction", "input", "output"), _instruction("input", "output")),
-    Format("prompt_response", ("prompt", "response"), _pair("prompt", "response")),
-    Format("input_output", ("input", "output"), _pair("input", "output")),
+    Format("instruction", ("instruction", "prompt", "response"), _TASK),
+    Format("instruction", ("instruction", "input", "output"), _ALPACA),
+    Format("prompt_response", ("prompt", "response"), _answered(plain("prompt"), "response")),
+    Format("input_output", ("input", "output"), _answered(plain("input"), "output")),
+)
+_PREFERENCES = Formats(
+    (
+        *(Format("preference", (*names, "chosen", "rejected"), preferences.explicit(ask)) for names, ask in PROMPTS),
+        Format("preference", ("chosen", "rejected"), preferences.implicit),
+    )
+)
+_LABELLED = Formats(
+    tuple(Format("labelled", (*names, "completion", "label"), preferences.labelled(ask)) for names, ask in PROMPTS)
+)
+_PROMPTS = Formats(
+    tuple(Format("prompt", names, preferences.prompt(ask, names)) for names, ask in PROMPTS), keeps_all=True
 )
 
 
-def read_examples(path: Path, wanted: str, columns: Mapping[str, str], system: str | None) -> list[Example]:
-    """Every row of a file as a conversation.
+def _documents(data: Data) -> Formats:
+    """Text in the first of data.text_fields that a row has, else its messages, each a line that begins with its
+    speaker. Which column it is differs from row to row."""
+    chats = ("messages", "conversations")
 
-    ``wanted`` is a format's name or auto; ``columns`` maps our names to the file's; ``system`` goes in front
-    of conversations that have no system message. Raises InputProblem.
-    """
-    rows = read(path)
-    named = _rename(path, rows, columns)
-    shape = _choose(path, wanted, tuple(named[0]))
-    bad, examples = BadRows(str(path)), []
-    for row, fields in zip(rows, named, strict=True):
-        try:
-            messages = shape.convert(fields)
-        except BadRow as e:
-            bad.add(row.place, str(e))
-            continue
-        if system and messages[0]["role"] != "system":
-            messages.insert(0, {"role": "system", "content": system})
-        examples.append(Example(messages, f"{path} {row.place}"))
-    bad.raise_if_any(len(rows))
-    return examples
+    def convert(row: Fields, system: str | None, origin: str) -> Text:
+        column = next((name for name in (*data.text_fields, *chats) if row.get(name) is not None), None)
+        if column is None:
+            raise BadRow(f"none of {', '.join((*data.text_fields, *chats))}")
+        if column in data.text_fields:
+            document = text(row, column, may_be_empty=True)
+        else:
+            turns = conversation(row[column], column)
+            document = "\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
+        if not document.strip():
+            raise EmptyText
+        return Text(document, origin)
 
-
-def _rename(path: Path, rows: Sequence[Row], columns: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The fields of all rows under our names."""
-    ours = sorted({name for shape in FORMATS for name in shape.columns})
-    for name, theirs in columns.items():
-        if name not in ours:
-            raise InputProblem(f"data.columns: {name} is not a column we know", hint=f"known are {', '.join(ours)}")
-        if theirs not in rows[0].fields:
-            raise InputProblem(
-                f"{path}: data.columns maps {name} to {theirs}, which is not there",
-                hint=f"the file has {', '.join(rows[0].fields)}",
-            )
-    renamed = {theirs: name for name, theirs in columns.items()}
-    # A column that is mapped to takes the place of one that has the name by chance.
-    hidden = set(columns) - set(renamed)
-    return [{renamed.get(key, key): value for key, value in row.fields.items() if key not in hidden} for row in rows]
-
-
-def _choose(path: Path, wanted: str, present: Sequence[str]) -> Format:
-    candidates = [shape for shape in FORMATS if wanted in ("auto", shape.name)]
-    for shape in candidates:
-        if set(shape.columns) <= set(present):
-            return shape
-    looked_for = " or ".join("+".join(shape.columns) for shape in candidates)
-    raise InputProblem(
-        f"{path}: has the columns {', '.join(present)}; looked for {looked_for}",
-        hint="name the columns in data.columns, for example {prompt: question, response: answer}",
-    )
+    return Formats(tuple(Format("text", (name,), convert) for name in (*data.text_fields, *chats)))
