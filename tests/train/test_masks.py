@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from tests.tiny import CHATML
 from trainers.data.dataset import IGNORED, tokenise
-from trainers.data.formats import Conversation, Example
+from trainers.data.kinds import Conversation, Example
 from trainers.errors import InputProblem
 
 MARKED = (
@@ -61,8 +62,15 @@ def trained(tokenizer: Any, row: dict[str, list[int]]) -> list[str]:
     return [tokenizer.decode(stretch) for stretch in stretches if stretch]
 
 
+def rows_of(
+    tokenizer: Any, examples: list[Example], length: int = 500, counts: Counter[str] | None = None
+) -> list[dict[str, list[int]]]:
+    made = tokenise(examples, tokenizer, length, "training", Counter() if counts is None else counts)
+    return [{name: values.tolist() for name, values in row.items()} for row in made]
+
+
 def only_row(tokenizer: Any, example: Example, length: int = 500) -> dict[str, list[int]]:
-    return tokenise([example], tokenizer, length, "training").rows[0]
+    return rows_of(tokenizer, [example], length)[0]
 
 
 def test_single_turn(tokenizer: Any) -> None:
@@ -85,10 +93,10 @@ def test_what_the_template_adds_to_an_answer_is_trained(tokenizer: Any) -> None:
 
 
 def test_padding_carries_no_loss(tokenizer: Any) -> None:
-    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+    from trainers.data.collate import Collator
 
-    rows = tokenise([turns("a", "b"), turns("a", "much longer than the other")], tokenizer, 500, "training").rows
-    batch = DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id)(list(rows))
+    rows = rows_of(tokenizer, [turns("a", "b"), turns("a", "much longer than the other")])
+    batch = Collator(tokenizer.pad_token_id)(rows)
     padding = batch["attention_mask"] == 0
     assert padding.any()
     assert (batch["labels"][padding] == IGNORED).all()
@@ -108,11 +116,12 @@ def test_the_same_text_as_the_template_and_the_same_tokens_as_generation_sees(to
 def test_long_rows_are_cut_counted_and_dropped_when_nothing_is_left(tokenizer: Any) -> None:
     short, long_answer = turns("a", "b"), turns("a", "word " * 100)
     long_prompt = turns("word " * 100, "b")
-    done = tokenise([short, long_answer, long_prompt], tokenizer, 40, "training")
-    assert (len(done.rows), done.truncated, done.dropped) == (2, 2, 1)
-    assert len(done.rows[1]["input_ids"]) == 40
+    counts = Counter[str]()
+    rows = rows_of(tokenizer, [short, long_answer, long_prompt], 40, counts)
+    assert (len(rows), counts["truncated"], counts["dropped"]) == (2, 2, 1)
+    assert len(rows[1]["input_ids"]) == 40
     with pytest.raises(InputProblem, match=r"no answer begins within data\.max_length 40"):
-        tokenise([long_prompt], tokenizer, 40, "training")
+        rows_of(tokenizer, [long_prompt], 40)
 
 
 def test_templates_that_cannot_be_trained_on(tokenizer: Any) -> None:
@@ -132,7 +141,7 @@ def test_templates_that_cannot_be_trained_on(tokenizer: Any) -> None:
 
 def test_rows_that_the_template_refuses_or_that_break_it(tokenizer: Any) -> None:
     with pytest.raises(InputProblem) as refused:
-        tokenise([turns("a", "b"), turns("a", "b <|im_end|> c")], tokenizer, 100, "training")
+        rows_of(tokenizer, [turns("a", "b"), turns("a", "b <|im_end|> c")])
     assert refused.value.message == (
         "training rows: 1 of 2 rows cannot be used\n"
         "  data.csv row 1 (line 2): contains the end-of-turn mark '<|im_end|>'"
@@ -142,3 +151,16 @@ def test_rows_that_the_template_refuses_or_that_break_it(tokenizer: Any) -> None
     )
     with pytest.raises(InputProblem, match=r"row 1 \(line 2\): the chat template refuses it: no system"):
         only_row(tokenizer, turns("a", "b", system="c"))
+
+
+def test_a_saved_model_stops_at_the_end_of_its_answer(tokenizer: Any) -> None:
+    """A base model names another end token, with which it would talk on."""
+    from types import SimpleNamespace
+
+    from trainers.model.generate import end_answers_with
+
+    model = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=0))
+    end_answers_with(model, tokenizer, "<|im_end|>")
+    assert model.generation_config.eos_token_id == [0, tokenizer.convert_tokens_to_ids("<|im_end|>")]
+    end_answers_with(model, tokenizer, "<|im_end|>")
+    assert len(model.generation_config.eos_token_id) == 2

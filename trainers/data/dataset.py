@@ -1,18 +1,17 @@
-"""From conversations to token ids and labels.
-
-Every process does this on its own and gets the same result. It needs no communication, so a long
-tokenisation cannot run into the time-out of a process group.
-"""
+"""From conversations to token ids and labels."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING
 
-from datasets import Dataset
+import numpy as np
 
-from trainers.data.formats import Example
+from trainers.data.kinds import Example
+from trainers.data.packing import Row
 from trainers.data.rows import BadRow, BadRows
 from trainers.data.template import ChatTemplate, Span
 from trainers.errors import InputProblem
@@ -25,23 +24,47 @@ log = logging.getLogger(__name__)
 IGNORED = -100
 """The label of a token without loss, as torch.nn.functional.cross_entropy knows it."""
 
-
-@dataclass(frozen=True)
-class Tokenised:
-    """Rows ready to train on: ``input_ids`` and ``labels``. ``truncated`` and ``dropped`` count rows."""
-
-    rows: Dataset
-    truncated: int
-    dropped: int
+CHUNK = 1000
+"""Rows that are tokenised together: the tokenizer shares them out over the processor's cores."""
 
 
-def tokenise(rows: list[Example], tokenizer: PreTrainedTokenizerBase, max_length: int, name: str) -> Tokenised:
-    """Token ids and labels of conversations, with loss on the assistant's turns alone.
+def tokenise(
+    rows: Iterable[Example], tokenizer: PreTrainedTokenizerBase, max_length: int, name: str, counts: Counter[str]
+) -> Iterator[Row]:
+    """``input_ids`` and ``labels`` of conversations, with loss on the assistant's turns alone.
 
     Rows are cut at ``max_length`` tokens; a row that has no trained token left is dropped. Both are counted
-    and said. Raises InputProblem when the template cannot be used or no row is left.
+    (``truncated``, ``dropped``) and said. Raises InputProblem when the template cannot be used, and at the end
+    for rows that cannot, or when no row is left. ``name`` is what messages call the rows.
     """
-    template, bad = ChatTemplate(tokenizer), BadRows(f"{name} rows")
+    template, bad, seen, made = ChatTemplate(tokenizer), BadRows(f"{name} rows"), 0, 0
+    rows = iter(rows)
+    while chunk := list(islice(rows, CHUNK)):
+        seen += len(chunk)
+        for row in _chunk(chunk, template, tokenizer, bad):
+            cut = {column: values[:max_length] for column, values in row.items()}
+            counts["truncated"] += len(row["labels"]) > max_length
+            # The first token is never predicted.
+            if (cut["labels"][1:] == IGNORED).all():
+                counts["dropped"] += 1
+                continue
+            made += 1
+            yield cut
+    bad.raise_if_any(seen)
+    if counts["truncated"]:
+        log.warning("%s rows: %d of %d were cut at %d tokens", name, counts["truncated"], seen, max_length)
+    if counts["dropped"]:
+        log.warning("%s rows: %d were dropped, their whole answer lies behind the cut", name, counts["dropped"])
+    if seen and not made:
+        raise InputProblem(
+            f"{name} rows: no answer begins within data.max_length {max_length} tokens",
+            hint="raise data.max_length or shorten the prompts",
+        )
+
+
+def _chunk(
+    rows: list[Example], template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, bad: BadRows
+) -> Iterator[Row]:
     texts, spans = [], []
     for row in rows:
         try:
@@ -51,35 +74,18 @@ def tokenise(rows: list[Example], tokenizer: PreTrainedTokenizerBase, max_length
             continue
         texts.append(text)
         spans.append(trained)
-    bad.raise_if_any(len(rows))
+    if not texts:
+        return
     # The template has written every special token already.
     encoded = tokenizer(texts, add_special_tokens=False)
-    ids, labels, truncated, dropped = [], [], 0, 0
-    for index, row_ids in enumerate(encoded["input_ids"]):
-        row_labels = _label(encoded, index, spans[index])
-        truncated += len(row_ids) > max_length
-        # The first token is never predicted.
-        if all(label == IGNORED for label in row_labels[1:max_length]):
-            dropped += 1
-            continue
-        ids.append(row_ids[:max_length])
-        labels.append(row_labels[:max_length])
-    if truncated:
-        log.warning("%s rows: %d of %d were cut at %d tokens", name, truncated, len(rows), max_length)
-    if dropped:
-        log.warning("%s rows: %d were dropped, their whole answer lies behind the cut", name, dropped)
-    if rows and not ids:
-        raise InputProblem(
-            f"{name} rows: no answer begins within data.max_length {max_length} tokens",
-            hint="raise data.max_length or shorten the prompts",
-        )
-    return Tokenised(Dataset.from_dict({"input_ids": ids, "labels": labels}), truncated, dropped)
+    for index, ids in enumerate(encoded["input_ids"]):
+        row_ids = np.asarray(ids, dtype=np.int32)
+        yield {"input_ids": row_ids, "labels": _label(encoded, index, row_ids, spans[index])}
 
 
-def _label(encoded: BatchEncoding, row: int, trained: list[Span]) -> list[int]:
+def _label(encoded: BatchEncoding, row: int, ids: np.ndarray, trained: list[Span]) -> np.ndarray:
     """The ids of the tokens that begin within a trained span, IGNORED for all others."""
-    ids = encoded["input_ids"][row]
-    labels = [IGNORED] * len(ids)
+    labels = np.full_like(ids, IGNORED)
     for start, stop in trained:
         # A span ends with a special token, so the way to the next token stays within it.
         while (first := encoded.char_to_token(row, start)) is None:
