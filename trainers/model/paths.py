@@ -37,7 +37,9 @@ def check_paths(config: Model) -> None:
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise InputProblem(
             f"model {name}: the directory has no config.json",
-            hint="name the directory that save_pretrained or hf download wrote",
+            hint="an adapter: name its base model here, and it in model.adapter_name_or_path"
+            if is_adapter(name)
+            else "name the directory that save_pretrained or hf download wrote",
         )
     if config.adapter_name_or_path:
         adapter_folder(config.adapter_name_or_path)
@@ -47,6 +49,12 @@ def model_source(config: Model) -> str:
     """What ``from_pretrained`` is to load: the directory, or the name on the hub."""
     folder = Path(config.model_name_or_path).expanduser()
     return str(folder) if folder.is_dir() else config.model_name_or_path
+
+
+def is_adapter(name: str) -> bool:
+    """Whether this is the directory of an adapter, or of a run that trained one."""
+    path = Path(name).expanduser()
+    return any((folder / "adapter_config.json").is_file() for folder in (path, path / "final_model"))
 
 
 def adapter_folder(name: str) -> Path:
