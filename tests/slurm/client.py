@@ -47,7 +47,10 @@ class Client:
 
     def submit(self, script: str, *header: str, after: Sequence[JobRef] = ()) -> JobRef:
         """Prepare and submit."""
-        submission = self.prepare(script, *header, after=after)
+        return self.hand_over(self.prepare(script, *header, after=after))
+
+    def hand_over(self, submission: Submission) -> JobRef:
+        """Submit what was prepared."""
         now = time.time()
         return JobRef(self.slurm.submit(submission), submission.token, now, submission.run_dir)
 
