@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,8 @@ class Result:
     data: Any
     view: View
     exit_code: int = 0
+    notes: Sequence[str] = ()
+    """What the user should know beside the answer; goes to standard error."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Stream:
     events: Iterator[Event]
     on_interrupt: str = ""
     """What to tell a person who presses Ctrl-C."""
+    notes: Sequence[str] = ()
+    """As those of a Result."""
 
 
 @dataclass(frozen=True)

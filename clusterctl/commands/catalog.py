@@ -1,4 +1,4 @@
-"""clusterctl recipes and clusterctl profiles: list, show, copy.
+"""clusterctl recipes and clusterctl profiles: list, show, copy; recipes also: explain.
 
 Without ``from __future__ import annotations``: typer could not look up annotations made inside a function.
 """
@@ -10,16 +10,23 @@ from typing import Annotated
 import typer
 
 from clusterctl import assets
+from clusterctl.commands import explain
 from clusterctl.commands.options import Json
 from clusterctl.errors import UsageProblem
 from clusterctl.paths import text_of
 from clusterctl.result import Result
 
+_HELP = {
+    "recipes": "List, show, copy and explain recipes.",
+    "profiles": "List, show and copy profiles.",
+    "job_templates": "List, show and copy job templates.",
+}
+
 
 def group(kind: assets.Kind) -> typer.Typer:
     """The sub-commands for one kind of asset."""
     singular = kind.removesuffix("s")
-    app = typer.Typer(no_args_is_help=True, help=f"List, show and copy {kind}.")
+    app = typer.Typer(no_args_is_help=True, help=_HELP[kind])
 
     def names(incomplete: str) -> list[str]:
         return [asset.name for asset in assets.listing(kind) if asset.name.startswith(incomplete)]
@@ -54,6 +61,8 @@ def group(kind: assets.Kind) -> typer.Typer:
     ]
     for word, function, text in commands:
         app.command(word, help=text)(function)
+    if kind == "recipes":
+        app.command("explain", help=f"{explain.explain.__doc__}\n\n\b{explain.EXAMPLES}")(explain.explain)
     return app
 
 

@@ -39,7 +39,7 @@ def after_submit(result: Result, runs: Sequence[Run], root: Path) -> Stream:
             if last:
                 return
 
-    return Stream(result.command, everything(), on_interrupt=goes_on(runs[-1]))
+    return Stream(result.command, everything(), on_interrupt=goes_on(runs[-1]), notes=result.notes)
 
 
 def goes_on(run: Run) -> str:

@@ -65,4 +65,11 @@ SchedulerOption = Annotated[
     str | None,
     typer.Option("--scheduler", help="auto, slurm or local. Default: what the site file says, else auto."),
 ]
+Engine = Annotated[
+    str | None, typer.Option("--engine", metavar="trl|verl", help="What trains grpo: short for --set engine=...")
+]
+ForceStart = Annotated[
+    bool,
+    typer.Option("--force-start", help="Let dpo, kto, grpo, rloo and ppo start from a model that never saw sft."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Answer in one JSON envelope.")]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from clusterctl import settings
-from clusterctl.commands.options import Json, Name, Profile, Recipe, Sets
+from clusterctl.commands.options import Engine, ForceStart, Json, Name, Profile, Recipe, Sets
 from clusterctl.result import Result
 
 EXAMPLES = """
@@ -25,6 +25,8 @@ def run(
     profile: Profile = None,
     sets: Sets = None,
     name: Name = "",
+    engine: Engine = None,
+    force_start: ForceStart = False,
     srun: Annotated[
         bool,
         typer.Option("--srun", help="Inside an interactive Slurm allocation: start it on the nodes there."),
@@ -38,9 +40,18 @@ def run(
 
     site = settings.load()
     request = draft.Request(
-        recipe, profile, tuple(sets or ()), name, "slurm" if srun else "local", command=tuple(sys.argv)
+        recipe=recipe,
+        profile=profile,
+        sets=tuple(sets or ()),
+        name=name,
+        scheduler="slurm" if srun else "local",
+        engine=engine,
+        force_start=force_start,
+        command=tuple(sys.argv),
     )
-    ended = foreground.run(draft.draft(request, site), request, site, srun=srun)
+    drafts = draft.draft(request, site)
+    ended = foreground.run(drafts, request, site, srun=srun)
     text = "".join(f"--- {status_table.sentence(one)}\n" for one in ended)
     ok = all(one.state is JobState.COMPLETED for one in ended)
-    return Result("run", ended, lambda: text, exit_code=0 if ok else 1)
+    notes = [note for d in drafts for note in d.notes]
+    return Result("run", ended, lambda: text, exit_code=0 if ok else 1, notes=notes)

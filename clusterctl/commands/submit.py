@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from clusterctl import settings
-from clusterctl.commands.options import Json, Name, Profile, Recipe, SchedulerOption, Sets
+from clusterctl.commands.options import Engine, ForceStart, Json, Name, Profile, Recipe, SchedulerOption, Sets
 from clusterctl.result import Result, Stream
 
 EXAMPLES = """
@@ -22,7 +22,7 @@ Examples:
 
   clusterctl submit sft --set model.adapter_name_or_path=basic-20261122-a3f9
 
-  clusterctl submit full --name night --follow
+  clusterctl submit cpt-sft-dpo --name night --follow
 """
 
 
@@ -31,10 +31,12 @@ def submit(
     profile: Profile = None,
     sets: Sets = None,
     name: Name = "",
+    engine: Engine = None,
     scheduler: SchedulerOption = None,
     after: Annotated[
         str | None, typer.Option("--after", metavar="RUN", help="Start only when this run has ended well.")
     ] = None,
+    force_start: ForceStart = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Print exactly the script that would be submitted; write nothing."),
@@ -55,18 +57,24 @@ def submit(
         sets=tuple(sets or ()),
         name=name,
         scheduler=scheduler,
+        engine=engine,
+        force_start=force_start,
         command=tuple(sys.argv),
     )
     waits_for = [find.one(site.output_root, after)] if after else []
     drafts = draft.draft(request, site)
+    notes = [note for d in drafts for note in d.notes]
     if dry_run:
         scripts = [{"run": d.composed.config.name, "script": d.script} for d in drafts]
-        return Result("submit", {"dry_run": True, "scripts": scripts}, lambda: "".join(d.script for d in drafts))
-    untested = [d for d in drafts if verdict.passed(site.output_root, d.fingerprint) is None]
-    runs = use.submit(drafts, request, site, waits_for)
+        text = "".join(d.script for d in drafts)
+        return Result("submit", {"dry_run": True, "scripts": scripts}, lambda: text, notes=notes)
+    predictions = [verdict.prediction(site.output_root, d.fingerprint) for d in drafts]
+    runs = use.submit(drafts, request, site, waits_for, predictions)
+    tested = None not in predictions
     result = Result(
         "submit",
-        {"runs": [submitted.data(run) for run in runs], "tested": not untested},
-        lambda: submitted.view(runs, request, tested=not untested),
+        {"runs": [submitted.data(run) for run in runs], "tested": tested},
+        lambda: submitted.view(runs, request, tested=tested),
+        notes=notes,
     )
     return following.after_submit(result, runs, site.output_root) if follow else result

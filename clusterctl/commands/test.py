@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 
 from clusterctl import settings
-from clusterctl.commands.options import Json, Name, Profile, Recipe, SchedulerOption, Sets
+from clusterctl.commands.options import Engine, ForceStart, Json, Name, Profile, Recipe, SchedulerOption, Sets
 from clusterctl.result import Event, Stream
 
 EXAMPLES = """
@@ -23,12 +23,14 @@ def test(
     profile: Profile = None,
     sets: Sets = None,
     name: Name = "",
+    engine: Engine = None,
     scheduler: SchedulerOption = None,
+    force_start: ForceStart = False,
     json: Json = False,
 ) -> Stream:
     """Train 50 steps as the full run would; exit code 0 only when they went well.
 
-    Says peak memory, step time and tokens/s, and estimates the full run.
+    Says peak memory, step time and tokens/s, and estimates the full run. Of a pipeline every member is tested.
     """
     from clusterctl.commands import following
     from clusterctl.runs import draft, verdict
@@ -36,8 +38,19 @@ def test(
     from clusterctl.views import submitted, test_verdict
 
     site = settings.load()
-    request = draft.Request(recipe, profile, tuple(sets or ()), name, scheduler, kind="test", command=tuple(sys.argv))
-    runs = use.submit(draft.draft(request, site), request, site)
+    request = draft.Request(
+        recipe=recipe,
+        profile=profile,
+        sets=tuple(sets or ()),
+        name=name,
+        scheduler=scheduler,
+        kind="test",
+        engine=engine,
+        force_start=force_start,
+        command=tuple(sys.argv),
+    )
+    drafts = draft.draft(request, site)
+    runs = use.submit(drafts, request, site)
 
     def everything() -> Iterator[Event]:
         yield Event([submitted.data(run) for run in runs], raw=submitted.view(runs, request, tested=True))
@@ -49,4 +62,5 @@ def test(
             if not outcome.passed:
                 return
 
-    return Stream("test", everything(), on_interrupt=following.goes_on(runs[-1]))
+    notes = [note for d in drafts for note in d.notes]
+    return Stream("test", everything(), on_interrupt=following.goes_on(runs[-1]), notes=notes)

@@ -32,7 +32,14 @@ def make(composed: Composed, site: Site, scheduler: SchedulerName, *, python: st
         zero=profile.strategy.startswith("zero"),
         processes_per_node=profile.processes,
         version=__version__,
+        ray_start_timeout=_ray(composed),
     )
+
+
+def _ray(composed: Composed) -> int | None:
+    config = composed.config
+    # Only some stages have an engine to choose; pydantic's plugin sees the one of the others.
+    return int(config.method.verl.ray_start_timeout) if str(config.engine) == "verl" else None
 
 
 def _resources(profile: Profile, site: Site) -> Resources:

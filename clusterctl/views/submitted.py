@@ -41,6 +41,8 @@ def _test_command(request: Request) -> str:
     words = ["clusterctl", "test", request.recipe]
     words += ["--profile", request.profile] if request.profile else []
     words += [word for item in request.sets for word in ("--set", item)]
+    words += ["--engine", request.engine] if request.engine else []
+    words += ["--force-start"] if request.force_start else []
     words += ["--scheduler", request.scheduler] if request.scheduler else []
     return shlex.join(words)
 

@@ -30,7 +30,7 @@ def nothing_written(folder: Path) -> None:
     ("words", "expected"),
     [
         (["--set", "optim.lerning_rate=1"], ["optim.lerning_rate", "did you mean optim.learning_rate?"]),
-        (["--set", "learning_rate=1"], ["did you mean optim.learning_rate?"]),
+        (["--set", "adam_beta1=0.5"], ["did you mean optim.adam_beta1?"]),
         (["--set", "optim.learning_rate=quick"], ["optim.learning_rate", "'quick'", "--set"]),
         (["--set", "optim.learning_rate"], ["not key=value"]),
         (["--set", "data.train_files=nowhere.csv"], ["data.train_files", "nowhere.csv"]),
@@ -87,8 +87,9 @@ def test_all_errors_of_a_recipe_at_once_with_file_and_line(cli: Cli, recipe: Pat
         ("- a\n- b\n", ["no `key: value` pairs"]),
         ("stage: sft\nstage: sft\n", ["mine.yaml:2", "again"]),
         ("stage: dance\n", ["stage", "'dance'"]),
-        ("chain: sft\n", ["a chain is a list of recipes"]),
-        ("chain:\n  - recipe: mine.yaml\n    continue_from: x\n", ["continues 'x'"]),
+        ("pipeline: sft\n", ["a pipeline is a list of recipes"]),
+        ("pipeline: []\n", ["a pipeline is a list of recipes"]),
+        ("pipeline: [{recipe: sft}]\nmodel: {adapter: lora}\n", ["beside it only `description` and `profile`"]),
         ("\tstage: sft\n", ["not valid YAML"]),
         (
             "profile: cpu\nstage: sft\nparallel: {strategy: ddp}\n",

@@ -98,6 +98,9 @@ def test_assets_are_listed_shown_copied_and_shadowed(cli: Cli, folder: Path, kin
 def test_every_shipped_profile_and_recipe_drafts(cli: Cli, recipe: Path) -> None:
     for profile in cli("profiles", "list", "--json").json["data"]:
         answer = cli("submit", str(recipe), "--profile", profile["name"], "--dry-run")
+        if "2x4" in profile["name"]:
+            assert (answer.code, "without Slurm there is one" in answer.err) == (2, True), answer.err
+            continue
         assert answer.code == 0, answer.err
         assert answer.out.startswith("#!/usr/bin/env bash\n")
         done = subprocess.run(["bash", "-n"], input=answer.out, text=True, capture_output=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -17,13 +18,13 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from clusterctl.app import make_app
-from clusterctl.compose import _hardware
 from clusterctl.durations import slurm_time
 from clusterctl.errors import ClusterctlError
-from clusterctl.schema import Profile, Site, Stage
+from clusterctl.schema import Member, Profile, Site
 from clusterctl.validation import keys
 from tests.documents import DOCUMENTS, ROOT, anchors, links, tables
-from trainers.config import RunConfig
+from trainers.config import STAGES, RunConfig
+from trainers.config.fields import all_keys, leaves
 
 DOCS = ROOT / "docs"
 SOURCES = [path for folder in ("clusterctl", "trainers", "job_templates") for path in (ROOT / folder).rglob("*.*")]
@@ -89,15 +90,25 @@ def documented(path: Path, heading: str) -> list[list[list[str]]]:
     return [[row[:3] for row in table] for table in tables(path, heading)]
 
 
-# What the profile says, and what the command says.
-NOT_THE_RECIPES = {*_hardware(Profile()), "schema_version", "name", "kind"}
-
-
 def test_tables_of_recipes_and_profiles() -> None:
-    recipe, chain, profile = documented(DOCS / "recipes-and-profiles.md", "key")
-    assert sorted(recipe) == sorted(expected(RunConfig, NOT_THE_RECIPES))
-    assert chain == expected(Stage)
+    member, profile = documented(DOCS / "recipes-and-profiles.md", "key")
+    assert member == expected(Member)
     assert profile == expected(Profile)
+
+
+def test_the_page_of_keys_is_what_the_schema_says() -> None:
+    """When this fails, the schema has changed: ``make docs`` writes the page anew."""
+    spec = importlib.util.spec_from_file_location("recipe_fields", DOCS / "recipe_fields.py")
+    assert spec and spec.loader
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    assert script.PAGE.read_text(encoding="utf-8") == script.page(), "docs/recipe-fields.md is stale: make docs"
+
+
+def test_every_key_says_what_it_means() -> None:
+    for stage, schema in STAGES.items():
+        mute = [leaf.key for leaf in leaves(schema) if len(leaf.meaning) < 5 or not leaf.meaning.endswith(".")]
+        assert not mute, stage
 
 
 def test_table_of_the_site_file() -> None:
@@ -112,7 +123,7 @@ def test_every_field_of_a_table_says_what_it_means() -> None:
 
 
 def test_every_key_that_a_document_names_exists() -> None:
-    known = {*keys(RunConfig), *(f"profile.{key}" for key in keys(Profile)), *keys(Site)}
+    known = {*all_keys(), *(f"profile.{key}" for key in keys(Profile)), *keys(Site)}
     sections = "|".join([*RunConfig.model_fields, "profile", "hugging_face", "secrets", "environment"])
     for path in DOCUMENTS:
         text = path.read_text(encoding="utf-8")

@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from trainers.config.engines import verl_problem
+from trainers.config.groups import group_problem
 from trainers.config.methods import (
     CptMethod,
     DpoMethod,
@@ -62,11 +64,11 @@ __all__ = [
 class RunConfig(Section):
     """Everything that a run needs to know to train, but its method. Frozen once it is submitted."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1] = Field(1, description="Form of run.yaml.")
     name: Line = Field("run", min_length=1, max_length=200, description="What trackers call the run.")
-    stage: str
-    kind: Literal["train", "test"] = "train"
-    engine: Literal["trl"] = "trl"
+    stage: str = Field(description="What is trained for.")
+    kind: Literal["train", "test"] = Field("train", description="A run, or a short test of it.")
+    engine: Literal["trl"] = Field("trl", description="What trains.")
     model: Model
     data: Data
     method: Any
@@ -87,10 +89,14 @@ class RunConfig(Section):
     def _consistent(self) -> RunConfig:
         if self.data.streaming and self.stage != "cpt":
             raise ValueError(f"data.streaming is for stage cpt; {self.stage} needs to know all rows")
+        if self.data.format != "auto" and self.stage != "sft":
+            raise ValueError(f"data.format is for stage sft; {self.stage} decides from the columns: drop it")
         if self.data.streaming and self.optim.max_steps < 0:
             raise ValueError("data.streaming needs optim.max_steps: nobody knows where the stream ends")
         if self.model.quantization != "none" and self.parallel.strategy in ("zero3", "fsdp"):
             raise ValueError(f"model.quantization does not go with strategy {self.parallel.strategy}: use ddp or zero2")
+        if self.model.rope_free_layers and (self.engine == "verl" or getattr(self.method, "use_vllm", False)):
+            raise ValueError("model.rope_free_layers: vLLM and verl would give positions to these layers all the same")
         return self
 
 
@@ -118,7 +124,7 @@ class Sft(RunConfig):
 class PreferenceOptim(Optim):
     """Preferences are learnt in small steps: 5e-6 is for an adapter, 5e-7 for all weights."""
 
-    learning_rate: float = Field(5e-6, gt=0, description="Its peak.")
+    learning_rate: float = Field(5e-6, gt=0, description="The learning rate at its peak.")
 
 
 class Dpo(RunConfig):
@@ -129,12 +135,27 @@ class Dpo(RunConfig):
     optim: PreferenceOptim = PreferenceOptim()
 
 
+class KtoOptim(PreferenceOptim):
+    """A batch has to hold several rows."""
+
+    per_device_train_batch_size: int = Field(4, ge=1, description="Rows a process takes at once.")
+
+
 class Kto(RunConfig):
     """Kahneman-Tversky optimisation."""
 
     stage: Literal["kto"]
     method: KtoMethod = KtoMethod()
-    optim: PreferenceOptim = PreferenceOptim()
+    optim: KtoOptim = KtoOptim()
+
+    @model_validator(mode="after")
+    def _has_others(self) -> Kto:
+        if self.method.loss_type == "kto" and self.optim.per_device_train_batch_size < 2:
+            raise ValueError(
+                "optim.per_device_train_batch_size must be 2 or more: loss_type kto takes the answers to the other "
+                "prompts of a batch for comparison (apo_zero_unpaired does not)"
+            )
+        return self
 
 
 class Reward(RunConfig):
@@ -147,7 +168,7 @@ class Reward(RunConfig):
 class RolloutOptim(Optim):
     """Stages on answers of the model's own: TRL's learning rate."""
 
-    learning_rate: float = Field(1e-6, gt=0, description="Its peak.")
+    learning_rate: float = Field(1e-6, gt=0, description="The learning rate at its peak.")
 
 
 class Grpo(RunConfig):
@@ -158,6 +179,11 @@ class Grpo(RunConfig):
     method: GrpoMethod
     optim: RolloutOptim = RolloutOptim()
 
+    @model_validator(mode="after")
+    def _possible(self) -> Grpo:
+        _check_rollouts(self)
+        return self
+
 
 class Rloo(RunConfig):
     """REINFORCE leave one out."""
@@ -166,14 +192,34 @@ class Rloo(RunConfig):
     method: RlooMethod
     optim: RolloutOptim = RolloutOptim()
 
+    @model_validator(mode="after")
+    def _possible(self) -> Rloo:
+        _check_rollouts(self)
+        return self
+
 
 class Ppo(RunConfig):
     """Proximal policy optimisation, on verl."""
 
     stage: Literal["ppo"]
-    engine: Literal["verl"] = "verl"
+    engine: Literal["verl"] = Field("verl", description="What trains: verl on Ray.")
     method: PpoMethod
     optim: RolloutOptim = RolloutOptim()
+
+    @model_validator(mode="after")
+    def _possible(self) -> Ppo:
+        _check_rollouts(self)
+        return self
+
+
+def _check_rollouts(run: RunConfig) -> None:
+    """Raise ValueError for what the engine cannot do, and for steps that hold no whole groups of answers."""
+    if run.engine == "verl" and (problem := verl_problem(run)):
+        raise ValueError(problem)
+    optim = run.optim
+    batch, accumulation = optim.per_device_train_batch_size, optim.gradient_accumulation_steps
+    if problem := group_problem(batch, accumulation, run.parallel.world_size, run.method.num_generations):
+        raise ValueError(problem)
 
 
 class _Staged(RunConfig):
@@ -185,8 +231,12 @@ class _Staged(RunConfig):
     def _has_layers(self) -> _Staged:
         if self.model.adapter != "none":
             raise ValueError(f"{self.stage} trains the model's own weights: set model.adapter to none")
-        if not self.model.rope_free_layers:
-            raise ValueError(f"{self.stage} needs model.rope_free_layers: the layers that lose their positions")
+        if self.stage == "stage1":
+            # Stage 2 finds them in the config of the model that stage 1 made.
+            if not self.model.rope_free_layers:
+                raise ValueError("stage1 needs model.rope_free_layers: the layers that lose their positions")
+            if self.model.freeze or self.model.train_only:
+                raise ValueError("stage1 trains the layers of model.rope_free_layers: drop freeze and train_only")
         return self
 
 

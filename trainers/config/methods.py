@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from trainers.config.section import Names, OneOrMany, Section
+from trainers.rewards import name_problem
 
 
 class CptMethod(Section):
@@ -51,7 +52,25 @@ class DpoMethod(Section):
     precompute_ref_log_probs: bool = Field(
         False, description="Score all pairs with the reference before training: then it needs no memory while training."
     )
-    kl_prompts: int = Field(8, ge=0, description="Held-out prompts on which the exact KL to the reference is measured.")
+    kl_prompts: int = Field(
+        8, ge=0, description="Held-out pairs on whose chosen answers every evaluation measures the exact KL."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DpoMethod:
+        losses = set(self.loss_type)
+        if len(losses) < len(self.loss_type):
+            raise ValueError("loss_type names a loss twice: use loss_weights")
+        if self.loss_weights and len(self.loss_weights) != len(self.loss_type):
+            raise ValueError(
+                f"{len(self.loss_weights)} loss_weights for {len(self.loss_type)} in loss_type: one for each"
+            )
+        smoothed = losses & {"exo_pair", "robust", "aot", "aot_unpaired"}
+        if "exo_pair" in losses and not self.label_smoothing:
+            raise ValueError("loss_type exo_pair needs label_smoothing above 0, such as 0.001")
+        if self.label_smoothing and not smoothed:
+            raise ValueError("label_smoothing is known to loss_type robust, exo_pair, aot and aot_unpaired alone")
+        return self
 
 
 class KtoMethod(Section):
@@ -78,7 +97,7 @@ class Rollout(Section):
         8, ge=2, description="Answers to each prompt; a batch of all processes holds whole groups."
     )
     max_completion_length: int = Field(512, ge=1, description="Tokens of an answer.")
-    temperature: float = Field(1.0, gt=0, description="Of the sampling.")
+    temperature: float = Field(1.0, gt=0, description="Temperature of the sampling.")
     top_p: float = Field(1.0, gt=0, le=1, description="Sample among the likeliest tokens of this share.")
     reward_functions: Names = Field(
         [], description="Shipped names, or FILE.py:FUNCTION called as TRL calls it (completions, **columns)."
@@ -91,6 +110,9 @@ class Rollout(Section):
 
     @model_validator(mode="after")
     def _rewarded(self) -> Rollout:
+        for name in self.reward_functions:
+            if problem := name_problem(name):
+                raise ValueError(problem)
         rewards = len(self.reward_functions) + bool(self.reward_model)
         if not rewards:
             raise ValueError("needs reward_functions or reward_model: nothing says which answer is good")
@@ -100,16 +122,13 @@ class Rollout(Section):
 
 
 class Verl(Section):
-    """What the engine verl asks for beyond the rest: actor, rollout and Ray (https://github.com/volcengine/verl)."""
+    """What the engine verl asks for beyond the rest (https://github.com/verl-project/verl). Batches are those of
+    the section optim: one optimiser step takes as many answers as it would with the engine trl."""
 
     rollout: Literal["vllm", "sglang", "trtllm"] = Field("vllm", description="What generates; verl has no hf rollout.")
     max_prompt_length: int = Field(1024, ge=1, description="Tokens of a prompt; longer ones are left out.")
     tensor_model_parallel_size: int = Field(1, ge=1, description="GPUs that share one generating model.")
     gpu_memory_utilization: float = Field(0.6, gt=0, lt=1, description="Share of a GPU for the generating model.")
-    ppo_mini_batch_size: int = Field(256, ge=1, description="Prompts in one optimiser step, over all GPUs.")
-    ppo_micro_batch_size_per_gpu: int = Field(4, ge=1, description="Answers a GPU takes at once.")
-    use_kl_loss: bool = Field(True, description="grpo: add the KL to the reference to the loss.")
-    kl_loss_coef: float = Field(0.001, ge=0, description="Its weight.")
     critic_learning_rate: float = Field(1e-5, gt=0, description="ppo: learning rate of the value model.")
     ray_start_timeout: int = Field(300, ge=1, description="Seconds until all nodes have to be part of Ray.")
 
@@ -139,8 +158,8 @@ class PpoMethod(Rollout):
     """Proximal policy optimisation with a value model (https://arxiv.org/abs/1707.06347), on verl alone."""
 
     num_generations: int = Field(1, ge=1, description="Answers to each prompt.")
-    gamma: float = Field(1.0, gt=0, le=1, description="Discount.")
-    lam: float = Field(1.0, gt=0, le=1, description="Of the generalised advantage estimation.")
+    gamma: float = Field(1.0, gt=0, le=1, description="Discount of later rewards.")
+    lam: float = Field(1.0, gt=0, le=1, description="λ of the generalised advantage estimation.")
     cliprange: float = Field(0.2, gt=0, description="Clipping of the ratio of new and old probability.")
     kl_coef: float = Field(0.001, ge=0, description="Weight of the KL to the reference, taken off the reward.")
     verl: Verl = Verl()

@@ -29,7 +29,7 @@ class Lora(Section):
 class RopeScaling(Section):
     """How positions are stretched beyond the length that the model was trained on, in transformers' words."""
 
-    rope_type: Literal["linear", "dynamic", "yarn"] = Field("yarn", description="The method.")
+    rope_type: Literal["linear", "dynamic", "yarn"] = Field("yarn", description="How they are stretched.")
     factor: float = Field(gt=1, description="New length divided by the old one.")
     original_max_position_embeddings: int | None = Field(
         None, ge=1, description="The old length; empty: the model's max_position_embeddings."
@@ -88,24 +88,30 @@ class Data(Section):
     eval_files: Names = Field([], description="Held-out rows of the same kind.")
     validation_split: float = Field(0.0, ge=0, lt=1, description="Share of the training rows held out.")
     dataset_config_name: str | None = Field(None, description="Configuration of a data set of the hub.")
-    dataset_split: str = Field("train", description="Split of a data set of the hub, or of a saved one.")
+    dataset_split: str = Field("train", description="Split of data sets of the hub and of saved ones.")
+    eval_dataset_split: str = Field("test", description="The same for eval_files.")
     probabilities: list[Annotated[float, Field(gt=0, le=1)]] = Field(
         [], description="Share of each of train_files in the mixture; empty: one after the other, each row once."
     )
-    format: Literal[
-        "auto", "prompt_response", "instruction", "input_output", "messages", "text", "preference", "labelled", "prompt"
-    ] = Field("auto", description="Shape of a row; auto decides from the columns.")
+    format: Literal["auto", "prompt_response", "instruction", "input_output", "messages"] = Field(
+        "auto", description="Stage sft: shape of a row; auto decides from the columns, as all other stages do."
+    )
     columns: dict[str, str] = Field({}, description="Our column name: the name in the file.")
     text_fields: Names = Field(
-        ["text", "content"], description="Stages on plain text: the first of these columns that a row has is its text."
+        ["text", "content"], min_length=1, description="Stages on plain text: the first of these columns that a row has is its text."
     )
     system: str | None = Field(None, description="System message for rows that have none.")
+    skip_bad_rows: bool = Field(False, description="Leave rows out that cannot be used, counted, instead of stopping.")
     max_length: int = Field(1024, ge=8, description="Tokens of a row or, where rows are packed, of a block.")
     max_train_samples: int | None = Field(None, ge=1, description="Use at most this many training rows.")
     max_eval_samples: int | None = Field(None, ge=1, description="Use at most this many held-out rows.")
     streaming: bool = Field(False, description="Stage cpt: read while training, nothing stored; needs max_steps.")
     cache_dir: str | None = Field(None, description="Where tokenised rows are kept; empty: beside the runs.")
-    preprocessing_num_workers: int = Field(1, ge=1, description="Processes that tokenise.")
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether there are rows to measure on."""
+        return bool(self.eval_files or self.validation_split)
 
     @model_validator(mode="after")
     def _consistent(self) -> Data:
@@ -125,14 +131,14 @@ class Data(Section):
 class Optim(Section):
     """Optimiser, batch and length of training, in the words of transformers' TrainingArguments."""
 
-    learning_rate: float = Field(1e-4, gt=0, description="Its peak.")
+    learning_rate: float = Field(1e-4, gt=0, description="The learning rate at its peak.")
     lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = Field(
-        "cosine", description="How it goes down again."
+        "cosine", description="How the learning rate goes down again."
     )
-    warmup_steps: float = Field(0.03, ge=0, description="Steps; below 1 a share of all steps.")
-    weight_decay: float = Field(0.0, ge=0, description="As AdamW has it.")
-    adam_beta1: float = Field(0.9, ge=0, lt=1, description="Memory of the gradient.")
-    adam_beta2: float = Field(0.999, ge=0, lt=1, description="Memory of its square.")
+    warmup_steps: float = Field(0.03, ge=0, description="Steps in which it rises; below 1 a share of all.")
+    weight_decay: float = Field(0.0, ge=0, description="Weight decay, as AdamW has it.")
+    adam_beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's memory of the gradient.")
+    adam_beta2: float = Field(0.999, ge=0, lt=1, description="AdamW's memory of the squared gradient.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients above it are scaled down to it.")
     optim: Literal[
         "adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "adafactor", "sgd"
@@ -140,7 +146,7 @@ class Optim(Section):
     num_train_epochs: float = Field(3.0, gt=0, description="Passes over the training rows.")
     max_steps: Steps = Field(-1, ge=-1, description="Optimiser steps; -1 means as num_train_epochs says.")
     per_device_train_batch_size: int = Field(1, ge=1, description="Rows a process takes at once.")
-    per_device_eval_batch_size: int = Field(8, ge=1, description="The same, for held-out rows.")
+    per_device_eval_batch_size: int = Field(8, ge=1, description="Held-out rows a process takes at once.")
     gradient_accumulation_steps: int = Field(8, ge=1, description="Batches of each process in one optimiser step.")
     dataloader_num_workers: int = Field(0, ge=0, description="Extra processes that prepare batches.")
     seed: int = Field(42, ge=0, description="For weights, order of the rows and the held-out share.")
@@ -149,10 +155,10 @@ class Optim(Section):
 class Parallel(Section):
     """How the processes of this run share the work. Comes from the profile."""
 
-    launcher: Launcher = "python"
-    strategy: Strategy = "single"
-    offload: Offload = "none"
-    num_nodes: int = Field(1, ge=1)
+    launcher: Launcher = Field("python", description="What starts the processes.")
+    strategy: Strategy = Field("single", description="How processes share weights, gradients and states.")
+    offload: Offload = Field("none", description="What lies in host memory: nothing, optimiser states, or all.")
+    num_nodes: int = Field(1, ge=1, description="Nodes.")
     processes_per_node: int = Field(1, ge=1, description="Processes, which is GPUs, on each node.")
     ddp_timeout: int = Field(1800, ge=1, description="Seconds until a silent process counts as lost.")
     device: Literal["auto", "cpu", "cuda"] = Field(
@@ -171,12 +177,16 @@ class Parallel(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Parallel:
-        if problem := parallel_problem(self.launcher, self.strategy, self.offload, self.world_size):
+        if problem := parallel_problem(
+            self.launcher, self.strategy, self.offload, self.world_size, cpu=self.device == "cpu"
+        ):
             raise ValueError(problem)
         return self
 
 
-def parallel_problem(launcher: Launcher, strategy: Strategy, offload: Offload, processes: int) -> str | None:
+def parallel_problem(
+    launcher: Launcher, strategy: Strategy, offload: Offload, processes: int, *, cpu: bool
+) -> str | None:
     """What does not fit together, in words; None when all does. Profiles and run.yaml ask it alike."""
     zero = strategy.startswith("zero")
     if strategy == "single" and processes > 1:
@@ -187,6 +197,8 @@ def parallel_problem(launcher: Launcher, strategy: Strategy, offload: Offload, p
         return f"launcher deepspeed is for strategies zero1 to zero3, not {strategy}: use torchrun"
     if offload == "optimizer" and not zero:
         return f"offload optimizer needs strategy zero1, zero2 or zero3, not {strategy}"
+    if strategy == "fsdp" and (cpu or processes == 1):
+        return "strategy fsdp shares one model out over several GPUs: use single for one, ddp, zero2 or zero3 without"
     if offload == "all" and strategy not in ("zero3", "fsdp"):
         return f"offload all moves the weights too, which needs strategy zero3 or fsdp, not {strategy}"
     return None
@@ -195,7 +207,7 @@ def parallel_problem(launcher: Launcher, strategy: Strategy, offload: Offload, p
 class Precision(Section):
     """Number formats. Weights of an fp16 run are kept in fp32 and scaled, never trained in fp16."""
 
-    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    dtype: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Number format of training.")
     tf32: bool = Field(True, description="Let fp32 products use the tensor cores (Ampere and newer).")
 
 
