@@ -16,7 +16,8 @@ from pydantic import ValidationError
 
 from trainers.config import RunConfig, explain, parse
 from trainers.errors import InputProblem, RunProblem, TrainerError
-from trainers.run import Run, check_world_size, execute
+from trainers.run import Run, execute
+from trainers.runtime.processes import check_processes
 from trainers.runtime.progress import Progress
 from trainers.runtime.stopping import Stop
 
@@ -58,8 +59,8 @@ def _attempt(path: Path, run: Run, *, first: bool) -> int:
     try:
         set_up(run.folder, first=first)
         run.progress.update(phase="starting")
-        config = _read(path)
-        check_world_size(config, int(os.environ.get("WORLD_SIZE", "1")))
+        config = read_run(path)
+        check_processes(config)
         # TRL would report every start over the network.
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
         code = execute(config, run)
@@ -80,7 +81,8 @@ def _attempt(path: Path, run: Run, *, first: bool) -> int:
                 run.progress.update(phase="failed", error=named)
 
 
-def _read(path: Path) -> RunConfig:
+def read_run(path: Path) -> RunConfig:
+    """The configuration in ``run.yaml``. Raises InputProblem with every error in it."""
     import yaml
 
     try:
@@ -88,7 +90,7 @@ def _read(path: Path) -> RunConfig:
         return parse(values)
     except ValidationError as e:
         problems = "\nerror: ".join(f"{path.name}: {line}" for line in explain(e, values))
-        raise InputProblem(problems, hint="docs/recipes-and-profiles.md lists every key") from None
+        raise InputProblem(problems, hint="docs/recipe-fields.md lists every key") from None
     except yaml.YAMLError as e:
         raise InputProblem(
             f"{path.name}: not valid YAML: {' '.join(str(e).split())}", hint="correct the file"

@@ -20,7 +20,15 @@ from trainers.runtime.stopping import Stop
 
 log = logging.getLogger(__name__)
 
-SHOWN = ("loss", "eval_loss", "eval_perplexity", "eval_answer_accuracy", "learning_rate", "grad_norm")
+SHOWN = (
+    "loss", "reward", "eval_loss", "eval_perplexity", "eval_answer_accuracy", "eval_reward", "learning_rate",
+    "grad_norm",
+    "rewards/margins", "rewards/accuracies", "eval_rewards/margins", "eval_rewards/accuracies", "eval_kl",
+    "margin", "accuracy", "eval_margin", "eval_accuracy",
+)  # fmt: skip
+
+EQUAL_STEPS = 10
+"""So many first steps in which all answers to each prompt got the same reward end a run: nothing compares."""
 
 
 class Tripwires(TrainerCallback):
@@ -29,6 +37,7 @@ class Tripwires(TrainerCallback):
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
         self._felt_gradient = False
+        self._equal = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """At least one weight must learn."""
@@ -45,12 +54,29 @@ class Tripwires(TrainerCallback):
                 hint="lower optim.learning_rate, raise optim.warmup_steps, or lower optim.max_grad_norm; "
                 "resuming starts before this step",
             )
+        if not self._felt_gradient and self._meter.equal_rewards:
+            self._count_equal(state.global_step)
+            return
         if not self._felt_gradient and norm == 0.0:
             raise RunProblem(
                 f"step {state.global_step}: the gradient is zero: this run would train nothing",
                 hint="is there an answer within data.max_length, and does the adapter take part in the model?",
             )
         self._felt_gradient = True
+
+    def _count_equal(self, step: int) -> None:
+        """A step without a gradient is usual where answers are compared, a whole beginning of them is not."""
+        self._equal += 1
+        if self._equal == 1:
+            log.warning("step %d: all answers to each prompt got the same reward, so nothing was learned from it", step)
+        # A resumed run may have learned already all that there is.
+        if self._equal == step == EQUAL_STEPS:
+            raise RunProblem(
+                f"in the first {EQUAL_STEPS} steps all answers to each prompt got the same reward: nothing can be "
+                "learned",
+                hint="can a reward function tell good from bad on this model's answers? see reward and completions "
+                "in metrics.jsonl; more num_generations or a higher temperature give more to compare",
+            )
 
 
 def check_trainable(model: torch.nn.Module) -> None:
@@ -125,7 +151,7 @@ class Reporter(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         """Write a metrics line. The closing summary of the Trainer is none."""
-        if not state.is_world_process_zero or not logs or not ({"loss", "eval_loss"} & set(logs)):
+        if not state.is_world_process_zero or not logs or not any(n == "loss" or n.startswith("eval_") for n in logs):
             return
         speed = {k: logs[k] for k in ("loss", "tokens_per_second", "seconds_per_step", "peak_memory") if k in logs}
         self._progress.update(**speed)

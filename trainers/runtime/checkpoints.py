@@ -22,8 +22,9 @@ MARK = "COMPLETE"
 def complete(run_dir: Path) -> list[tuple[int, Path]]:
     """(step, directory) of every complete checkpoint of a run, oldest first."""
     found = []
-    for path in (run_dir / FOLDER).glob("checkpoint-*"):
-        name = re.fullmatch(r"checkpoint-(\d+)", path.name)
+    for path in (run_dir / FOLDER).glob("*"):
+        # The second is how verl calls them.
+        name = re.fullmatch(r"(?:checkpoint-|global_step_)(\d+)", path.name)
         if name and (path / MARK).is_file():
             found.append((int(name[1]), path))
     return sorted(found)
@@ -53,14 +54,16 @@ def remove(checkpoint: Path) -> None:
     shutil.rmtree(checkpoint, ignore_errors=True)
 
 
-def rotate(run_dir: Path, keep: int | None) -> None:
-    """Delete all but the newest ``keep`` complete checkpoints (None: keep all), and every incomplete one."""
-    trusted = [path for _, path in complete(run_dir)]
+def rotate(run_dir: Path, keep: int | None, best: int | None = None) -> None:
+    """Delete all but the newest ``keep`` complete checkpoints (None: keep all) and that of step ``best``, and
+    every incomplete one."""
+    trusted = complete(run_dir)
     for path in (run_dir / FOLDER).glob("checkpoint-*"):
-        if path not in trusted:
+        if path not in [complete_one for _, complete_one in trusted]:
             remove(path)
-    for path in trusted[:-keep] if keep else []:
-        remove(path)
+    for step, path in trusted[:-keep] if keep else []:
+        if step != best:
+            remove(path)
 
 
 def _sync(path: Path) -> None:

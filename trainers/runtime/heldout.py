@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from accelerate.utils import gather_object
 from transformers import TrainerCallback
 
 from trainers.config import Eval
-from trainers.data.formats import Example
+from trainers.data.kinds import Example
 from trainers.data.template import ChatTemplate
 from trainers.model.generate import answer
 from trainers.runtime.files import read_json, write_json
@@ -18,9 +20,13 @@ if TYPE_CHECKING:
 
 
 class HeldOut(TrainerCallback):
-    """Measures when training begins from nothing, and once more when ``after`` is called."""
+    """Measures when training begins from nothing, and once more when ``after`` is called.
 
-    def __init__(self, run: Run, config: Eval, examples: list[Example]) -> None:
+    ``examples`` are the held-out rows, without which nothing is measured; those that are conversations are also
+    answered in words.
+    """
+
+    def __init__(self, run: Run, config: Eval, examples: Collection[Any]) -> None:
         self.trainer: Any = None
         self._run = run
         self._config = config
@@ -39,28 +45,32 @@ class HeldOut(TrainerCallback):
         """Remember that this step is measured."""
         self._last_step = state.global_step
 
-    def after(self) -> None:
-        """Measure the trained model, unless its last step was a measured one."""
+    def after(self, *, again: bool = False) -> None:
+        """Measure the result, unless its last step was a measured one; ``again`` where other weights were loaded."""
         if not self._examples:
             return
         self._run.progress.update(phase="evaluating")
-        if self._last_step != self.trainer.state.global_step:
+        if again or self._last_step != self.trainer.state.global_step:
             self.trainer.evaluate()
         self._answer("after")
 
     def _answer(self, when: str) -> None:
         """Ask the first held-out questions, shared out over the processes, and keep the answers."""
-        asked = self._examples[: self._config.samples]
+        asked = [row for row in islice(self._examples, self._config.samples) if isinstance(row, Example)]
+        if not asked:
+            return
         trainer = self.trainer
         rank, processes = trainer.args.process_index, trainer.args.world_size
         end = ChatTemplate(trainer.processing_class).end
         mine = []
-        for index in range(rank, len(asked), processes):
+        # All processes generate equally often: where weights are shared out, each needs all others for every token.
+        for start in range(0, len(asked), processes):
+            index = min(start + rank, len(asked) - 1)
             question = asked[index].messages[:-1]
             text = answer(trainer.model, trainer.processing_class, question, end, self._config.max_new_tokens)
             mine.append((index, text))
         said = dict(gather_object(mine))
-        if not asked or not trainer.is_world_process_zero():
+        if not trainer.is_world_process_zero():
             return
         path = self._run.folder / "samples.json"
         earlier = {row["question"]: row for row in read_json(path).get("samples", [])}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -18,6 +19,8 @@ def set_up(run_dir: Path, *, first: bool) -> None:
         handler.setFormatter(line)
     logging.basicConfig(level=logging.WARNING, handlers=handlers, force=True)
     logging.getLogger("trainers").setLevel(logging.INFO if first else logging.WARNING)
+    # It tells of every layer in every step that bf16 goes through fp16 on its way to int8.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     # A full disk must not drown the one line that says so in tracebacks of the log file.
     logging.raiseExceptions = False
     logging.captureWarnings(True)
@@ -27,6 +30,9 @@ def set_up(run_dir: Path, *, first: bool) -> None:
 
 def adopt_transformers() -> None:
     """Send what transformers says through our handlers. After it is imported."""
+    # No progress bars in the output of a job, neither tqdm's own nor those of datasets.
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     from transformers.utils import logging as theirs
 
     theirs.disable_default_handler()

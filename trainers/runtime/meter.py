@@ -1,9 +1,10 @@
-"""Numbers of the steps since the last log line: tokens, time, memory, loss and gradient of the last step."""
+"""Numbers of the steps since the last log line: rows, tokens, time, memory, use of the GPU, loss and gradient."""
 
 from __future__ import annotations
 
 import resource
 import time
+from typing import Any
 
 import torch
 
@@ -14,11 +15,15 @@ class Meter:
     def __init__(self) -> None:
         self.step_loss: torch.Tensor | float = 0.0
         self.grad_norm: float | None = None
+        self.equal_rewards = False
         self.tokens: torch.Tensor | int = 0
+        self.rows = 0
         self.all_tokens = 0
         self._seconds = 0.0
         self._steps = 0
         self._mark = time.monotonic()
+        self._gpu = _gpu_handle()
+        self._busy: list[int] = []
 
     def restart_clock(self) -> None:
         """Leave out the time since the last step."""
@@ -31,17 +36,47 @@ class Meter:
         self._steps += 1
         self._mark = now
         self.step_loss = 0.0
+        if self._gpu is not None:
+            self._busy.append(_utilization(self._gpu))
 
-    def take(self, tokens: int) -> dict[str, float]:
-        """Speed since the last call, given the tokens of all processes in that time; starts over."""
+    def take(self, rows: int, tokens: int) -> dict[str, float]:
+        """Speed since the last call, given the rows and tokens of all processes in that time; starts over.
+
+        ``gpu_utilization`` is NVML's, in percent: the share of time in which anything ran on this process's GPU,
+        looked at after each step.
+        """
+        seconds = max(self._seconds, 1e-9)
         speed = {
-            "tokens_per_second": tokens / max(self._seconds, 1e-9),
+            "samples_per_second": rows / seconds,
+            "tokens_per_second": tokens / seconds,
             "seconds_per_step": self._seconds / max(self._steps, 1),
             "peak_memory": peak_memory(),
         }
+        if self._busy:
+            speed["gpu_utilization"] = sum(self._busy) / len(self._busy)
         self.all_tokens += tokens
-        self.tokens, self._seconds, self._steps = 0, 0.0, 0
+        self.rows, self.tokens, self._seconds, self._steps, self._busy = 0, 0, 0.0, 0, []
         return speed
+
+
+def _gpu_handle() -> Any:
+    """NVML's handle of the GPU of this process; None without a GPU or without NVML."""
+    if not torch.cuda.is_available():
+        return None
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        uuid = torch.cuda.get_device_properties(torch.cuda.current_device()).uuid
+        return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+    except pynvml.NVMLError:
+        return None
+
+
+def _utilization(handle: Any) -> int:
+    import pynvml
+
+    return int(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
 
 
 def peak_memory() -> int:

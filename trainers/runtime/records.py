@@ -7,7 +7,6 @@ import logging
 import os
 import platform
 import shlex
-import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ PACKAGES = (
     "peft",
     "accelerate",
     "deepspeed",
+    "bitsandbytes",
     "datasets",
     "tokenizers",
     "numpy",
@@ -45,37 +45,36 @@ def write_command(run_dir: Path, config: RunConfig) -> None:
     write_atomically(run_dir / "train_command.txt", f"# in this directory, or all of it: bash job.sh\n{command}\n")
 
 
-def write_environment(run_dir: Path, processes: int) -> None:
-    """``environment_info.txt``: versions, machine and GPUs of this attempt."""
+def write_environment(run_dir: Path, processes: int, machines: list[dict[str, Any]]) -> None:
+    """``environment_info.txt``: versions, machines and GPUs of this attempt."""
     import torch
 
     lines = [
-        f"host: {socket.gethostname()}",
-        f"platform: {platform.platform()}",
         f"python: {platform.python_version()} ({sys.executable})",
         f"processes: {processes}",
-        f"cpus: {len(os.sched_getaffinity(0))}, torch threads: {torch.get_num_threads()}",
         f"cuda: {torch.version.cuda or 'none'}",
-        f"git commit: {_commit(Path(__file__).resolve().parents[2]) or 'unknown'}",
+        f"git commit: {git_commit() or 'unknown'}",
     ]
-    for index in range(torch.cuda.device_count()):
-        gpu = torch.cuda.get_device_properties(index)
-        lines.append(f"gpu {index}: {gpu.name}, {gpu.total_memory // 2**20} MiB, GPU-{gpu.uuid}")
+    for machine in machines:
+        lines.append(f"host: {machine['host']}")
+        lines.append(f"  {machine['platform']}, {machine['cpus']} cpus, {machine['threads']} torch threads")
+        lines += [f"  gpu: {gpu['name']}, {gpu['memory'] // 2**20} MiB, {gpu['uuid']}" for gpu in machine["gpus"]]
     lines += [f"{name}: {os.environ[name]}" for name in VARIABLES if name in os.environ]
-    lines += [f"{name}: {_version(name)}" for name in PACKAGES]
+    lines += [f"{name}: {version(name)}" for name in PACKAGES]
     write_atomically(run_dir / "environment_info.txt", "\n".join(lines) + "\n")
 
 
-def _version(package: str) -> str:
+def version(package: str) -> str:
+    """The installed version of a package, or ``not installed``."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
 
 
-def _commit(checkout: Path) -> str | None:
-    """The commit that is checked out, read from git's own files; None outside a checkout."""
-    git = checkout / ".git"
+def git_commit() -> str | None:
+    """The commit of this code that is checked out, read from git's own files; None outside a checkout."""
+    git = Path(__file__).resolve().parents[2] / ".git"
     try:
         head = (git / "HEAD").read_text(encoding="utf-8").strip()
         if not head.startswith("ref: "):
@@ -97,7 +96,7 @@ def history(run_dir: Path) -> list[dict[str, Any]]:
         if line["attempt"] != attempt:
             attempt = line["attempt"]
             story = {place: earlier for place, earlier in story.items() if place[0] <= line["step"]}
-        story[line["step"], "eval_loss" in line] = line
+        story[line["step"], any(name.startswith("eval_") for name in line)] = line
     return [story[place] for place in sorted(story)]
 
 
@@ -116,6 +115,8 @@ def draw_curves(run_dir: Path) -> None:
     for name, label, axes, style in (
         ("loss", "training loss", above, "-"),
         ("eval_loss", "held-out loss", above, "o--"),
+        ("reward", "training reward", above, "-"),
+        ("eval_reward", "held-out reward", above, "o--"),
         ("learning_rate", "learning rate", below, "-"),
     ):
         points = [(line["step"], line[name]) for line in story if line.get(name) is not None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from trainers.model.freeze import size
 from trainers.runtime.files import write_json
 from trainers.runtime.meter import peak_memory
 from trainers.runtime.records import history
@@ -13,33 +14,40 @@ from trainers.runtime.records import history
 def write_summary(run_dir: Path, trainer: Any, rows: dict[str, int], train_seconds: float) -> None:
     """Write the summary of a finished run. ``rows`` counts the rows used, cut and dropped; ``tokens`` and
     ``train_seconds`` are those of the last attempt alone, all of its training loop included."""
-    story = history(run_dir)
-    losses = [line["loss"] for line in story if line.get("loss") is not None]
-    measured = [line for line in story if "eval_loss" in line]
     weights = list(trainer.accelerator.unwrap_model(trainer.model).parameters())
-    speeds = [line for line in story if "tokens_per_second" in line]
-    # The first step also warms caches up; without it, unless it is all there is.
-    steady = speeds[1:] or speeds
     write_json(
         run_dir / "training_metrics.json",
         {
             "steps": trainer.state.global_step,
             "epochs": trainer.state.epoch,
-            "first_loss": losses[0] if losses else None,
-            "last_loss": losses[-1] if losses else None,
-            "eval_before": _evaluation(measured, 0),
-            "eval_after": _evaluation(measured, trainer.state.global_step),
+            **told(run_dir, trainer.state.global_step),
             "tokens": trainer.meter.all_tokens,
             "train_seconds": train_seconds,
-            "tokens_per_second": _mean(steady, "tokens_per_second"),
-            "seconds_per_step": _mean(steady, "seconds_per_step"),
             "peak_memory": peak_memory(),
-            "trainable_parameters": sum(weight.numel() for weight in weights if weight.requires_grad),
-            "total_parameters": sum(weight.numel() for weight in weights),
+            "trainable_parameters": sum(size(weight) for weight in weights if weight.requires_grad),
+            "total_parameters": sum(size(weight) for weight in weights),
             "world_size": trainer.args.world_size,
             "rows": rows,
         },
     )
+
+
+def told(run_dir: Path, last_step: int) -> dict[str, Any]:
+    """What the lines of ``metrics.jsonl`` say of the whole run."""
+    story = history(run_dir)
+    losses = [line["loss"] for line in story if line.get("loss") is not None]
+    measured = [line for line in story if any(name.startswith("eval_") for name in line)]
+    speeds = [line for line in story if "tokens_per_second" in line]
+    # The first step also warms caches up; without it, unless it is all there is.
+    steady = speeds[1:] or speeds
+    return {
+        "first_loss": losses[0] if losses else None,
+        "last_loss": losses[-1] if losses else None,
+        "eval_before": _evaluation(measured, 0),
+        "eval_after": _evaluation(measured, last_step),
+        "tokens_per_second": _mean(steady, "tokens_per_second"),
+        "seconds_per_step": _mean(steady, "seconds_per_step"),
+    }
 
 
 def _evaluation(measured: list[dict[str, Any]], step: int) -> dict[str, float] | None:

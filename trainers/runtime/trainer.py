@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -10,20 +11,37 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch.utils.data import RandomSampler
 from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_utils import has_length
 
+from trainers.data.arithmetic import StepCount, count_steps
 from trainers.errors import RunProblem
+from trainers.model.quantize import full_precision_adapter
+from trainers.model.rope import save_beside_adapter
 from trainers.runtime import checkpoints
+from trainers.runtime.best import Best
+from trainers.runtime.compute import flops_per_token, peak_flops
 from trainers.runtime.meter import Meter
+from trainers.runtime.order import LongestFirst, row_lengths
 from trainers.runtime.stopping import Stop
+
+log = logging.getLogger(__name__)
 
 
 class RunTrainer:
     """A mixin in front of a TRL trainer. The checkpoints live in ``RUN_DIR/checkpoints``."""
 
-    def attach(self, run_dir: Path, meter: Meter, stop: Stop, keep: int | None) -> None:
+    one_pass = False
+    """Whether every token goes through a decoder once, forward and backward, so that its MFU can be told."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        with full_precision_adapter(kwargs["model"]):
+            super().__init__(**kwargs)
+
+    def attach(self, run_dir: Path, meter: Meter, stop: Stop, keep: int | None, best: Best) -> None:
         """Give the trainer what it needs to know of its run; before ``train``."""
-        self.run_dir, self.meter, self.stop, self.keep = run_dir, meter, stop, keep
+        self.run_dir, self.meter, self.stop, self.keep, self.best = run_dir, meter, stop, keep, best
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """None: the run directory describes the run."""
@@ -31,8 +49,33 @@ class RunTrainer:
     def get_batch_samples(self, *args: Any) -> Any:
         """Count the real tokens of the next step, without waiting for the device."""
         batches, items = super().get_batch_samples(*args)  # type: ignore[misc]
-        self.meter.tokens += sum(batch["attention_mask"].sum() for batch in batches)
+        self.meter.tokens += sum(self.count_tokens(batch) for batch in batches)
+        self.meter.rows += sum(self.count_rows(batch) for batch in batches)
         return batches, items
+
+    def count_steps(self) -> StepCount | None:
+        """The steps that ``train`` is going to take; None where nobody knows the number of rows."""
+        if not has_length(self.train_dataset):
+            return None
+        args = self.args
+        return count_steps(
+            len(self.train_dataset),
+            args.train_batch_size,
+            args.world_size,
+            args.gradient_accumulation_steps,
+            args.num_train_epochs,
+            args.max_steps,
+        )
+
+    def count_rows(self, batch: dict[str, Any]) -> torch.Tensor | int:
+        """Rows of a batch; where several share one, each begins with position 0."""
+        if "position_ids" in batch:
+            return (batch["position_ids"] == 0).sum()
+        return len(next(iter(batch.values())))
+
+    def count_tokens(self, batch: dict[str, Any]) -> torch.Tensor | int:
+        """Tokens of a batch that are no padding. Stages whose batches have other keys say it in their own way."""
+        return batch["attention_mask"].sum()
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Keep the loss of the step for the tripwires."""
@@ -48,14 +91,40 @@ class RunTrainer:
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the speed of all processes together to every training line."""
         if "loss" in logs:
-            tokens = torch.as_tensor(self.meter.tokens, device=self.args.device)
-            logs |= self.meter.take(int(self.accelerator.reduce(tokens, "sum")))
+            counts = (self.meter.rows, self.meter.tokens)
+            mine = torch.stack([torch.as_tensor(count, device=self.args.device) for count in counts])
+            rows, tokens = self.accelerator.reduce(mine, "sum").tolist()
+            logs |= self.meter.take(rows, tokens)
+            logs |= self._mfu(logs["tokens_per_second"], tokens / max(rows, 1))
         super().log(logs, start_time)  # type: ignore[misc]
+
+    def _mfu(self, tokens_per_second: float, row_length: float) -> dict[str, float]:
+        """Where it is known, see ``trainers.runtime.compute``."""
+        if not (self.one_pass and self.args.device.type == "cuda"):
+            return {}
+        peak = peak_flops(torch.cuda.get_device_name())
+        each = flops_per_token(self.accelerator.unwrap_model(self.model), row_length)
+        return {"mfu": tokens_per_second * each / (peak * self.args.world_size)} if peak and each else {}
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        usual = super()._get_train_sampler(train_dataset)  # type: ignore[misc]
+        # Streams have no order to choose, and stages on generated answers repeat their prompts.
+        if not isinstance(usual, RandomSampler):
+            return usual
+        return LongestFirst(row_lengths(rows), self.args.train_batch_size * self.args.world_size, self.args.data_seed)
+
+    def _run_epoch(self, *, epoch: int, train_dataloader: Any, **kwargs: Any) -> None:
+        # Later, behind the batches that a resumed run skips, the word does not reach the sampler of several processes.
+        if hasattr(train_dataloader, "set_epoch"):
+            train_dataloader.set_epoch(epoch)
+        super()._run_epoch(epoch=epoch, train_dataloader=train_dataloader, **kwargs)  # type: ignore[misc]
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         super()._save(output_dir, state_dict)  # type: ignore[misc]
         # A pickle with this run's absolute path in it; run.yaml says the same.
         (Path(output_dir or self.args.output_dir) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+        save_beside_adapter(Path(output_dir or self.args.output_dir), self.accelerator.unwrap_model(self.model))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         step = self.state.global_step
@@ -68,9 +137,24 @@ class RunTrainer:
             self.accelerator.wait_for_everyone()
             if self.is_world_process_zero():
                 checkpoints.mark_complete(folder, step)
-                checkpoints.rotate(self.run_dir, self.keep)
+                checkpoints.rotate(self.run_dir, self.keep, self.best.step)
         except (OSError, RuntimeError, SafetensorError) as e:
             raise self._not_saved(folder, e) from e
+
+    def load_best(self) -> bool:
+        """Go back to the weights of the best checkpoint, and say whether that was done."""
+        if self.best.step is None or self.best.step == self.state.global_step:
+            return False
+        folder = self.run_dir / checkpoints.FOLDER / f"checkpoint-{self.best.step}"
+        if not (folder / checkpoints.MARK).is_file():
+            log.warning("%s, the best one, is gone: the last weights are the result", folder.name)
+            return False
+        log.info("the result is %s, where %s was best", folder.name, self.best.metric)
+        self.state.best_model_checkpoint = str(folder)
+        self._load_best_model()
+        # The state is saved with later checkpoints, and a run directory may be moved.
+        self.state.best_model_checkpoint = None
+        return True
 
     def save_final(self) -> None:
         """Write ``final_model/``: the adapter or the model, with its tokenizer. Raises RunProblem."""

@@ -1,0 +1,69 @@
+"""Longest rows first, once; and the arithmetic of MFU."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+
+def test_the_longest_rows_come_first_and_all_rows_come_once() -> None:
+    from trainers.runtime.order import LongestFirst
+
+    lengths = [3, 9, 1, 8, 2, 7, 4, 6]
+    order = LongestFirst(lengths, 2, seed=1)
+    first = list(order)
+    assert first[:2] == [1, 3]
+    assert sorted(first) == list(range(8))
+    assert list(order) == first
+    order.set_epoch(1)
+    assert list(order) != first
+    assert sorted(order) == list(range(8))
+    assert list(LongestFirst(lengths, 2, seed=2)) != first
+
+
+def test_lengths_of_rows_are_those_of_all_their_lists() -> None:
+    from datasets import Dataset
+
+    from trainers.runtime.order import row_lengths
+
+    rows = Dataset.from_dict({"prompt_ids": [[1, 2], [1]], "chosen_ids": [[1], [1, 2, 3]], "label": [1, 0]})
+    assert row_lengths(rows) == [3, 4]
+    assert row_lengths(rows.select([1, 0])) == [4, 3]
+
+
+@pytest.mark.parametrize(
+    ("card", "peak"),
+    [
+        ("NVIDIA A800-SXM4-80GB", 312e12),
+        ("NVIDIA A800 80GB PCIe", 312e12),
+        ("NVIDIA A40", 149.7e12),
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA L40S", 362e12),
+        ("NVIDIA GeForce RTX 4090", 165e12),
+        ("Some Other Card A400", None),
+    ],
+)
+def test_the_peak_of_a_card(card: str, peak: float | None) -> None:
+    from trainers.runtime.compute import peak_flops
+
+    assert peak_flops(card) == peak
+
+
+def test_flops_of_a_token_by_hand() -> None:
+    from trainers.runtime.compute import flops_per_token
+
+    model = torch.nn.ModuleDict(
+        {"embed": torch.nn.Embedding(100, 8), "up": torch.nn.Linear(8, 16), "lm_head": torch.nn.Linear(8, 100)}
+    )
+    model.config = SimpleNamespace(num_hidden_layers=1, hidden_size=8)
+    attention = 6 * 1 * 8 * 32
+    assert flops_per_token(model, 32) == 6 * (8 * 16 + 8 * 100) + attention
+    model.requires_grad_(False)
+    model["lora_A"] = torch.nn.Linear(8, 2)
+    assert flops_per_token(model, 32) == 4 * (8 * 16 + 8 * 100 + 8 * 2) + attention
+    model.config.num_experts = 4
+    assert flops_per_token(model, 32) is None

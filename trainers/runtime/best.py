@@ -1,0 +1,91 @@
+"""The best checkpoint by a held-out metric, and the end of a run that no longer gets better.
+
+What is best is read from ``metrics.jsonl``, not kept: so it is right after any resume, and after the run
+directory was moved (the Trainer's own state holds an absolute path).
+"""
+
+from __future__ import annotations
+
+import logging
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from trainers.config import Eval
+from trainers.errors import InputProblem
+from trainers.runtime.records import history
+
+log = logging.getLogger(__name__)
+
+
+class Best(TrainerCallback):
+    """Asks for a checkpoint at every new best; ends training after ``early_stopping_patience`` evaluations
+    without one. Step 0 does not count: nothing was trained."""
+
+    def __init__(self, config: Eval, run_dir: Path) -> None:
+        self.step: int | None = None
+        self.metric = config.metric_for_best_model
+        self._config = config
+        self._run_dir = run_dir
+        self._value = 0.0
+        self._training = False
+
+    def recall(self, step: int) -> None:
+        """Look up what earlier attempts found until this step."""
+        self.step = None
+        for line in history(self._run_dir):
+            if 0 < line["step"] <= step:
+                self._take(line["step"], line.get(str(self.metric)))
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """From here on evaluations count."""
+        self.recall(state.global_step)
+        self._training = True
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """What is measured now is the result."""
+        self._training = False
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
+    ) -> None:
+        """Compare, and decide what follows. All processes have the same numbers."""
+        name = self.metric
+        if not name or metrics is None or not self._training:
+            return
+        if name not in metrics:
+            near = get_close_matches(name, metrics, n=1)
+            raise InputProblem(
+                f"eval.metric_for_best_model: there is no metric {name}",
+                hint=f"{f'did you mean {near[0]}? ' if near else ''}measured are {', '.join(sorted(metrics))}",
+            )
+        if state.global_step == 0:
+            return
+        if self._take(state.global_step, metrics[name]):
+            control.should_save = True
+        elif self.exhausted(state.global_step):
+            log.info(
+                "early stopping at step %d: %s was best at step %d (%.6g)",
+                state.global_step,
+                name,
+                self.step,
+                self._value,
+            )
+            control.should_save = control.should_training_stop = True
+
+    def exhausted(self, step: int) -> bool:
+        """Whether patience is at its end at this step."""
+        patience, every = self._config.early_stopping_patience, self._config.eval_steps
+        return bool(patience and every and self.step is not None and step - self.step >= patience * every)
+
+    def _take(self, step: int, value: float | None) -> bool:
+        """Whether this is a new best."""
+        if value is None:
+            return False
+        gain = value - self._value if self._config.greater_is_better else self._value - value
+        if self.step is not None and not gain > self._config.early_stopping_threshold:
+            return False
+        self.step, self._value = step, value
+        return True

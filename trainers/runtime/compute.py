@@ -1,0 +1,61 @@
+"""Model FLOPs utilisation: what the run computes for its model, as a share of what the GPUs could.
+
+    MFU = tokens/s x F / (peak x GPUs),   F = k N + 12 L h s / 2   FLOPs a token
+
+N counts the weights of all linear layers with the output layer, not the embedding look-up. k is 6 where all
+weights learn (2 forward, 4 backward) and 4 with an adapter (the frozen weights need no gradient of their own).
+The second term is attention (PaLM, https://arxiv.org/abs/2204.02311, appendix B) for L layers of width h over
+rows of s tokens, halved because half of it is masked; it has no weights, so an adapter saves nothing there.
+Recomputed activations do not count: they are no work for the model.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+PEAK = {
+    "A800": 312e12,
+    "A100": 312e12,
+    "A40": 149.7e12,
+    "A30": 165e12,
+    "A10": 125e12,
+    "L40S": 362e12,
+    "L40": 181e12,
+    "L20": 119.5e12,
+    "L4": 121e12,
+    "H100 PCIE": 756e12,
+    "H100": 989e12,
+    "H800": 989e12,
+    "H200": 989e12,
+    "H20": 148e12,
+    "RTX 4090": 165e12,
+    "RTX 3090": 71e12,
+    "V100": 125e12,
+}
+"""Dense half-precision FLOP/s by a part of the card's name, longer parts first: NVIDIA's data sheets, without
+sparsity; V100 is fp16."""
+
+
+def peak_flops(card: str) -> float | None:
+    """FLOP/s of a card at bf16 (fp16 before Ampere), or None for a card that is not known."""
+    words = card.upper().replace("-", " ").split()
+    for name in sorted(PEAK, key=len, reverse=True):
+        parts = name.split()
+        if all(part in words for part in parts):
+            return PEAK[name]
+    return None
+
+
+def flops_per_token(model: torch.nn.Module, row_length: float) -> float | None:
+    """F of the module's docstring for a decoder; None for a mixture of experts, where N is not what works."""
+    config: Any = getattr(model, "config", None)
+    layers, width = getattr(config, "num_hidden_layers", None), getattr(config, "hidden_size", None)
+    experts = any(getattr(config, name, 0) for name in ("num_experts", "num_local_experts", "n_routed_experts"))
+    if not layers or not width or experts:
+        return None
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    weights = sum(module.in_features * module.out_features for module in linear.values())
+    whole = any(module.weight.requires_grad for name, module in linear.items() if "lora_" not in name)
+    return (6 if whole else 4) * weights + 6 * layers * width * row_length
