@@ -1,11 +1,12 @@
-"""Training speed on a CPU: stage sft against plain TRL (its command line) on the same model, data and batch.
+"""Training speed on a CPU: stage sft against TRL's command line and LLaMA-Factory on the same model and data.
 
     python benchmarks/train_cpu.py                        a tiny model made on the spot
     python benchmarks/train_cpu.py --model models/SmolLM2-135M-Instruct
 
-Both run LoRA (r 8, all linear layers, dropout 0) in fp32 with the same threads and allocator settings, as
-real processes, in turns, so that a busy machine slows both. Tokens without padding divided by the seconds of
-the training loop. TRL runs at its best settings: no gradient checkpointing, no bf16, no progress bar.
+All run LoRA (r 8, all linear layers, dropout 0) in fp32 with the same threads and allocator settings, as
+real processes, in turns, so that a busy machine slows all. Tokens without padding divided by the seconds of
+the training loop. The peers run at their best settings: no gradient checkpointing, no bf16, no progress bar.
+LLaMA-Factory needs older libraries: it gets an environment of its own in .cache/llamafactory, once.
 """
 
 from __future__ import annotations
@@ -36,18 +37,23 @@ def main() -> None:
     options.add_argument("--answer", type=float, default=0.25, help="share of a row that is answer")
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--threads", type=int, default=os.cpu_count())
+    options.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS), help="whom to run beside ours")
     args = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         model = args.model.resolve() if args.model else _tiny(work / "model")
         rows = _rows(args.steps * args.batch, args.length, args.answer)
-        rates: dict[str, list[float]] = {"ours": [], "trl": []}
+        runs = {"ours": _ours, **{name: PEERS[name] for name in args.peers}}
+        rates: dict[str, list[float]] = {name: [] for name in runs}
         for turn in range(args.rounds):
-            rates["ours"].append(_ours(work / f"ours{turn}", model, rows, args))
-            rates["trl"].append(_trl(work / f"trl{turn}", model, rows, args))
-            print(f"round {turn + 1}: ours {rates['ours'][-1]:.0f}, TRL {rates['trl'][-1]:.0f} tokens/s", flush=True)
-    ours, theirs = statistics.median(rates["ours"]), statistics.median(rates["trl"])
-    print(f"median: ours {ours:.0f}, TRL {theirs:.0f} tokens/s; ratio {ours / theirs:.2f} (above 1: ours is faster)")
+            for name, run in runs.items():
+                rates[name].append(run(work / f"{name}{turn}", model, rows, args))
+            last = ", ".join(f"{name} {rate[-1]:.0f}" for name, rate in rates.items())
+            print(f"round {turn + 1}: {last} tokens/s", flush=True)
+    ours = statistics.median(rates["ours"])
+    for name in args.peers:
+        theirs = statistics.median(rates[name])
+        print(f"median: ours {ours:.0f}, {name} {theirs:.0f} tokens/s; ratio {ours / theirs:.2f} (above 1: faster)")
 
 
 def _rows(count: int, length: int, answer: float) -> list[tuple[str, str]]:
@@ -124,6 +130,68 @@ def _trl(folder: Path, model: Path, rows: list[tuple[str, str]], args: argparse.
     seconds = next(float(line["train_runtime"]) for line in logs if "train_runtime" in line)
     return max(float(line["num_tokens"]) for line in logs if "num_tokens" in line) / seconds
 
+
+def _llamafactory(folder: Path, model: Path, rows: list[tuple[str, str]], args: argparse.Namespace) -> float:
+    import yaml
+
+    folder.mkdir()
+    info = {"rows": {"file_name": "rows.json", "columns": {"prompt": "prompt", "response": "response"}}}
+    (folder / "dataset_info.json").write_text(json.dumps(info), encoding="utf-8")
+    (folder / "rows.json").write_text(json.dumps([{"prompt": p, "response": r} for p, r in rows]), encoding="utf-8")
+    config = {
+        "stage": "sft",
+        "do_train": True,
+        "model_name_or_path": str(model),
+        "finetuning_type": "lora",
+        "lora_rank": 8,
+        "lora_alpha": 16,
+        "lora_dropout": 0.0,
+        "lora_target": "all",
+        "dataset": "rows",
+        "dataset_dir": str(folder),
+        # The same words around each row as the model's own template puts there.
+        "template": "smollm2" if args.model else "chatml",
+        "default_system": None if args.model else "",
+        "cutoff_len": 4 * args.length,
+        "per_device_train_batch_size": args.batch,
+        "gradient_accumulation_steps": 1,
+        "max_steps": args.steps,
+        "learning_rate": 1e-4,
+        "output_dir": str(folder / "out"),
+        "save_strategy": "no",
+        "logging_steps": 10,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "disable_gradient_checkpointing": True,
+        "flash_attn": "sdpa",
+        "use_cpu": True,
+        "include_num_input_tokens_seen": "non_padding",
+    }
+    (folder / "run.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    _run([str(_environment() / "bin/llamafactory-cli"), "train", "run.yaml"], folder, args.threads)
+    state = json.loads((folder / "out/trainer_state.json").read_text(encoding="utf-8"))
+    results = json.loads((folder / "out/train_results.json").read_text(encoding="utf-8"))
+    return state["num_input_tokens_seen"] / results["train_runtime"]
+
+
+def _environment() -> Path:
+    """LLaMA-Factory's own virtual environment, made where there is none."""
+    folder = ROOT / ".cache/llamafactory"
+    if not (folder / "bin/llamafactory-cli").exists():
+        print("installing LLaMA-Factory into .cache/llamafactory", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        pip = [str(folder / "bin/pip"), "install", "--quiet"]
+        subprocess.run([*pip, TORCH], check=True)
+        subprocess.run([*pip, TORCH, "llamafactory==0.9.5"], check=True)
+        # Sound and pictures come as CUDA builds, which a CPU build of torch cannot load; text needs neither.
+        subprocess.run([folder / "bin/pip", "uninstall", "--quiet", "-y", "torchvision", "torchaudio"], check=True)
+        [packages] = folder.glob("lib/python*/site-packages")
+        (packages / "torchaudio.py").touch()
+    return folder
+
+
+TORCH = "torch==2.13.0"
+PEERS = {"trl": _trl, "llamafactory": _llamafactory}
 
 if __name__ == "__main__":
     main()
