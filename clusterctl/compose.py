@@ -1,7 +1,7 @@
 """recipe + profile + site + overrides -> RunConfig: who says what, in which order, and every error at once.
 
 Later layers win: the schema's defaults, the site's tracking, the recipe, the profile, the profile's ``set``,
-``--set``.
+``--set``. With the profile that a recipe names itself, the recipe wins over the ``set``: it was written for that one.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from clusterctl import assets, yaml_text
+from clusterctl import assets, todays_names, yaml_text
 from clusterctl.errors import UsageProblem
-from clusterctl.paths import is_dir, is_file, user_path
-from clusterctl.schema import Profile, Site, Stage
+from clusterctl.local_paths import make_absolute
+from clusterctl.pipeline import Start
+from clusterctl.schema import Member, Profile, Site
 from clusterctl.validation import keys, nearest, validate
 from trainers.config import RunConfig, schema_of
+from trainers.config.old_names import Today
 
-_RECIPE_ONLY = {"description", "profile", "chain", "name"}
-_DECIDED_ELSEWHERE = {
+_RECIPE_ONLY = {"description", "profile", "pipeline", "name"}
+DECIDED_ELSEWHERE = {
     "name": "--name",
     "kind": "clusterctl test",
     "schema_version": "nothing: it names the form of run.yaml",
@@ -35,17 +37,27 @@ _DECIDED_ELSEWHERE = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe file: what it sets for the trainer, its default profile, or the chain that it is."""
+    """A recipe file: what it sets for the trainer, its default profile, or the pipeline that it is."""
 
     name: str
     document: yaml_text.Document
     profile: str | None
-    chain: tuple[Stage, ...]
+    pipeline: tuple[Member, ...]
+    said: Today
+    """What the file says, by today's names."""
 
     @property
     def values(self) -> dict[str, Any]:
         """The trainer's part of the file."""
-        return {k: v for k, v in self.document.values.items() if k not in _RECIPE_ONLY}
+        layers = _Layers()
+        for key, value in self.said.values.items():
+            if key.partition(".")[0] not in _RECIPE_ONLY:
+                layers.put(key, value, self.where(key))
+        return layers.values
+
+    def where(self, key: str) -> str:
+        """``file:line`` of a key, also where the file has it under an old name."""
+        return self.document.where(self.said.came_from.get(key, key))
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,8 @@ class Composed:
     """max_steps of the recipe, where it has them; a test run is shorter."""
     full_time: int = 0
     """Seconds of the profile's time limit, of which a test takes less."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of the recipe, such as old names in it."""
 
 
 @dataclass
@@ -101,24 +115,25 @@ def read_recipe(name: str) -> Recipe:
     asset = assets.find("recipes", name)
     document = yaml_text.read(asset.path)
     values = document.values
-    chain = values.get("chain")
-    stages: list[Stage] = []
-    if chain is not None:
-        if not isinstance(chain, list) or not chain or set(values) - _RECIPE_ONLY:
-            raise UsageProblem(
-                f"{document.where('chain')}: a chain is a list of recipes, beside it only `description` and `profile`",
-                hint="write `chain: [{recipe: basic}, {recipe: sft, continue_from: basic}]`",
-            )
-        for number, item in enumerate(chain):
-            where = document.where("chain")
-            data = item if isinstance(item, dict) else {"recipe": item}
-            stages.append(validate(Stage, data, lambda _, w=where: w, what=f"{where}, member {number + 1}"))  # type: ignore[misc]
     return Recipe(
         asset.name,
         document,
         str(values["profile"]) if values.get("profile") else None,
-        tuple(stages),
+        tuple(_members(document)) if "pipeline" in values else (),
+        todays_names.of_recipe({} if "pipeline" in values else dict(_leaves(values)), document.where),
     )
+
+
+def _members(document: yaml_text.Document) -> Iterator[Member]:
+    members, where = document.values["pipeline"], document.where("pipeline")
+    if not isinstance(members, list) or not members or set(document.values) - {"description", "profile", "pipeline"}:
+        raise UsageProblem(
+            f"{where}: a pipeline is a list of recipes, beside it only `description` and `profile`",
+            hint="write `pipeline: [{recipe: cpt}, {recipe: sft}, {recipe: dpo}]`",
+        )
+    for number, item in enumerate(members, start=1):
+        data = item if isinstance(item, dict) else {"recipe": item}
+        yield validate(Member, data, lambda _: where, what=f"{where}, member {number}")
 
 
 def read_profile(name: str, sets: Sequence[str] = ()) -> Profile:
@@ -145,24 +160,30 @@ def compose(
     name: str = "",
     kind: str = "train",
     extra: Mapping[str, Any] | None = None,
+    start: Start | None = None,
 ) -> Composed:
-    """Join the layers and validate the result. ``extra`` holds what the command itself decides.
+    """Join the layers and validate the result.
+
+    ``extra`` is what a pipeline sets for this member, ``start`` what it starts from, which no layer outdoes.
 
     Raises:
         UsageProblem: every error at once, with where each value came from and the nearest valid key.
     """
     profile = read_profile(profile_name, sets)
+    todays_names.check_profile(recipe.said, recipe.document.where, profile, profile_name)
     layers = _Layers()
     for key, value in site.tracking.items():
         layers.put(f"tracking.{key}", value, "site file")
-    for key, value in _leaves(recipe.values):
-        layers.put(key, value, _allowed(key, recipe.document.where(key)))
+    said = {key: (value, _allowed(key, recipe.where(key))) for key, value in _leaves(recipe.values)}
+    by_profile = f"profile {profile_name}, set"
+    fitting = {key: (value, _allowed(key, by_profile)) for key, value in _leaves(profile.set)}
+    for layer in (fitting, said) if profile_name == recipe.profile else (said, fitting):
+        for key, (value, origin) in layer.items():
+            layers.put(key, value, origin)
     for key, value in _hardware(profile).items():
         layers.put(key, value, f"profile {profile_name}")
-    for key, value in _leaves(profile.set):
-        layers.put(key, value, _allowed(key, f"profile {profile_name}, set"))
     for key, value in _leaves(extra or {}):
-        layers.put(key, value, _allowed(key, "chain"))
+        layers.put(key, value, _allowed(key, "pipeline"))
     known = list(keys(schema_of(layers.values)))
     for item, whole in _parse_sets(sets):
         for key, value in _leaves({item: whole}):
@@ -171,26 +192,40 @@ def compose(
             if key not in known and not key.startswith("data.columns."):
                 raise UsageProblem(f"--set {key}: there is no such key{nearest(key, known)}", hint=_SET_HINT)
             layers.put(key, value, _allowed(key, f"--set {key}"))
-    layers.put("name", name or recipe.document.values.get("name") or recipe.name, "--name" if name else "recipe")
+    if start:
+        for key, value in start.model(layers.values).items():
+            layers.put(f"model.{key}", value, f"pipeline, after {start.name}")
+    layers.put("name", name or recipe.said.values.get("name") or recipe.name, "--name" if name else "recipe")
     layers.put("kind", kind, "command")
     config = validate(schema_of(layers.values), layers.values, layers.where, what=f"recipe {recipe.name}")
     steps = config.optim.max_steps
     return Composed(
-        _absolute_paths(config),
+        make_absolute(config, start.planned if start else frozenset()),
         profile,
         recipe.name,
         profile_name,
         layers.origins,
         full_steps=steps if steps > 0 else None,
         full_time=profile.time,
+        notes=tuple(recipe.said.notes),
     )
+
+
+def sets_for(recipe: Recipe, sets: Sequence[str]) -> list[str]:
+    """Those of a pipeline's ``--set`` whose key this member's stage knows, and all that are said of the profile."""
+    known = {*keys(schema_of(recipe.values))}
+    return [
+        item
+        for item, (key, _) in zip(sets, _parse_sets(sets), strict=True)
+        if key in known or key.startswith(("profile.", "data.columns."))
+    ]
 
 
 _SET_HINT = "write --set section.key=value, for example --set optim.learning_rate=5e-5 or --set profile.time=2:00:00"
 
 
 def _allowed(key: str, origin: str) -> str:
-    if instead := _DECIDED_ELSEWHERE.get(key):
+    if instead := DECIDED_ELSEWHERE.get(key):
         raise UsageProblem(f"{origin}: {key} cannot be said here", hint=f"what decides it is {instead}")
     return origin
 
@@ -221,45 +256,3 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def _absolute_paths(config: RunConfig) -> RunConfig:
-    """Local files by absolute path, since the job runs elsewhere. Missing data files and models end here."""
-    missing: list[str] = []
-
-    def file(text: str, key: str) -> str:
-        path = user_path(text)
-        if not is_file(path):
-            missing.append(f"{key}: there is no file {path}")
-        return str(path)
-
-    def maybe_directory(text: str, key: str) -> str:
-        path = user_path(text)
-        if is_dir(path):
-            return str(path)
-        if text.startswith(("/", "./", "../", "~")) or text.count("/") > 1:
-            missing.append(f"{key}: there is no directory {path}")
-        return text
-
-    data, model = config.data, config.model
-    result = config.model_copy(
-        update={
-            "data": data.model_copy(
-                update={
-                    "train_files": [file(f, "data.train_files") for f in data.train_files],
-                    "eval_files": [file(f, "data.eval_files") for f in data.eval_files],
-                }
-            ),
-            "model": model.model_copy(
-                update={
-                    "model_name_or_path": maybe_directory(model.model_name_or_path, "model.model_name_or_path"),
-                    "chat_template": model.chat_template and file(model.chat_template, "model.chat_template"),
-                }
-            ),
-        }
-    )
-    if missing:
-        raise UsageProblem(
-            "\n  ".join(missing), hint="paths are relative to the working directory; set them with --set"
-        )
-    return result

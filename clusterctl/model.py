@@ -255,10 +255,12 @@ class Plan:
     scheduler: SchedulerName
     resources: Resources
     activation: Activation
-    launcher: Literal["python", "torchrun", "accelerate"]
+    launcher: Literal["python", "torchrun", "accelerate", "deepspeed"]
     zero: bool
     processes_per_node: int
     version: str
+    ray_start_timeout: int | None = None
+    """Engine verl: seconds until all nodes have to be part of Ray. None: another engine, no Ray."""
 
     @property
     def world_size(self) -> int:

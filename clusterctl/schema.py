@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from clusterctl import durations
-from trainers.config.sections import Launcher, Offload, Strategy
+from trainers.config.sections import Launcher, Offload, Strategy, parallel_problem
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MEM = re.compile(r"\d+[KMGT]?", re.IGNORECASE)
@@ -91,6 +91,10 @@ class Profile(Strict):
                 f"processes_per_node {self.processes_per_node} differs from gpus_per_node {self.gpus_per_node}:"
                 " leave it out, each GPU gets one process"
             )
+        if problem := parallel_problem(
+            self.launcher, self.strategy, self.offload, self.nodes * self.processes, cpu=not self.gpus_per_node
+        ):
+            raise ValueError(problem)
         if self.signal_lead >= self.time:
             raise ValueError(
                 f"signal_lead ({durations.words(self.signal_lead)}) must be shorter than time"
@@ -99,12 +103,16 @@ class Profile(Strict):
         return self
 
 
-class Stage(Strict):
-    """A member of a chain: a recipe, and which earlier member's adapter it goes on training."""
+class Member(Strict):
+    """A member of a pipeline. What is left out is as the recipe says."""
 
-    recipe: str
-    continue_from: str | None = None
-    set: dict[str, Any] = {}
+    recipe: str = Field(description="A recipe's name or path.")
+    name: Line | None = Field(None, min_length=1, description="What the others call it; empty: the recipe's name.")
+    starts_from: str | None = Field(
+        None, description="The member whose model it goes on with; empty: the one before; none: its recipe's own model."
+    )
+    profile: str | None = Field(None, description="A profile of its own.")
+    set: dict[str, Any] = Field({}, description="Overrides for this member, as in a profile. `--set` wins.")
 
 
 class Environment(Strict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.slurm.box import until
-from tests.tiny import make_rows, write_csv
+from tests.tiny import make_rows, write_csv, write_jsonl
 
 CLUSTERCTL = Path(sys.executable).with_name("clusterctl")
 
@@ -40,6 +41,35 @@ time: 0:20:00
 signal_lead: 30
 dtype: fp32
 env: {OMP_NUM_THREADS: 1}
+"""
+
+
+FURTHER = """\
+stage: {stage}
+model:
+  model_name_or_path: {model}
+  lora: {{r: 4, lora_alpha: 8}}
+data:
+  train_files: {data}
+  max_length: 64
+optim:
+  learning_rate: 5e-3
+  max_steps: 12
+  per_device_train_batch_size: 2
+  gradient_accumulation_steps: 1
+output:
+  logging_steps: 1
+"""
+# A step too small to be seen: what comes out is what the stage started from.
+PIPELINE = """\
+profile: cpu
+pipeline:
+  - recipe: cpt.yaml
+  - recipe: mine.yaml
+    name: sft
+    set: {optim.learning_rate: 1e-30, optim.max_steps: 2}
+  - recipe: dpo.yaml
+    set: {optim.learning_rate: 1e-30, optim.max_steps: 2}
 """
 
 
@@ -93,6 +123,13 @@ class Project:
         last = answer.json["data"]["runs"][-1]
         return Run(self, last["run_id"], str(last["job_id"]), Path(last["run_dir"]))
 
+    def submit_all(self, *words: str, recipe: str) -> list[Run]:
+        """Submit a pipeline and return its runs in order."""
+        answer = self.cli("submit", recipe, *words, "--json")
+        assert answer.code == 0, answer.out + answer.err
+        runs = answer.json["data"]["runs"]
+        return [Run(self, run["run_id"], str(run["job_id"]), Path(run["run_dir"])) for run in runs]
+
     def state(self, run_id: str) -> dict[str, Any]:
         """One run's status as a program sees it, from a fresh query."""
         answer = self.cli("status", run_id, "--json")
@@ -143,8 +180,15 @@ class Run:
 
     @property
     def weights(self) -> str:
-        """A digest of the adapter that came out."""
-        return hashlib.sha256((self.run_dir / "final_model/adapter_model.safetensors").read_bytes()).hexdigest()
+        """A digest of the adapter, or of the whole model, that came out."""
+        [file] = (self.run_dir / "final_model").glob("*.safetensors")
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+
+    @property
+    def first_loss(self) -> float:
+        """The loss of its first step."""
+        summary = json.loads((self.run_dir / "training_metrics.json").read_text(encoding="utf-8"))
+        return float(summary["first_loss"])
 
 
 def make_project(folder: Path, env: dict[str, str], model: Path, scheduler: str = "slurm") -> Project:
@@ -160,3 +204,25 @@ def make_project(folder: Path, env: dict[str, str], model: Path, scheduler: str 
     left_out = ("COLUMNS", "CLUSTERCTL_OUTPUT_ROOT", "XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME")
     kept = {name: value for name, value in env.items() if name not in left_out}
     return Project(folder, {**kept, "HOME": str(home), "LANG": "C.UTF-8"})
+
+
+def add_pipeline(project: Project, model: Path) -> None:
+    """Write ``line.yaml``: cpt, sft and dpo, of which only the first moves any weight."""
+    rows = make_rows(20)
+    write_jsonl(project.folder / "texts.jsonl", [{"text": " ".join(row)} for row in rows])
+    pairs = [{"prompt": asked, "chosen": answer, "rejected": "Nobody knows."} for asked, answer in rows]
+    write_jsonl(project.folder / "pairs.jsonl", pairs)
+    for stage, data in (("cpt", "texts.jsonl"), ("dpo", "pairs.jsonl")):
+        text = FURTHER.format(stage=stage, model=model, data=data)
+        (project.folder / f"{stage}.yaml").write_text(text, encoding="utf-8")
+    (project.folder / "line.yaml").write_text(PIPELINE, encoding="utf-8")
+
+
+def check_each_started_where_the_one_before_ended(runs: list[Run]) -> None:
+    """That cpt has learnt, and that sft and dpo began with its very weights."""
+    cpt, sft, dpo = runs
+    assert cpt.weights == sft.weights == dpo.weights
+    progress = json.loads((cpt.run_dir / "training_metrics.json").read_text(encoding="utf-8"))
+    assert progress["last_loss"] < progress["first_loss"] - 0.1
+    # The reference of dpo is what it starts from, so its first loss is that of a coin.
+    assert abs(dpo.first_loss - math.log(2)) < 1e-3

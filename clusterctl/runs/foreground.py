@@ -17,7 +17,7 @@ from clusterctl.settings import Settings
 
 
 def run(drafts: Sequence[Draft], request: Request, settings: Settings, *, srun: bool) -> list[Status]:
-    """Run the drafts one after the other and return how each ended; a failed one ends the chain.
+    """Run the drafts one after the other and return how each ended; a failed one ends the pipeline.
 
     Raises:
         UsageProblem: ``srun`` outside an allocation.

@@ -10,7 +10,9 @@ import signal
 import socket
 import time
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 from clusterctl import yaml_text
 from clusterctl.adapters import process, store
@@ -22,8 +24,16 @@ from clusterctl.runs.find import Run
 from clusterctl.settings import Settings
 
 
-def submit(drafts: Sequence[Draft], request: Request, settings: Settings, after: Sequence[Run] = ()) -> list[Run]:
+def submit(
+    drafts: Sequence[Draft],
+    request: Request,
+    settings: Settings,
+    after: Sequence[Run] = (),
+    predictions: Sequence[dict[str, Any] | None] = (),
+) -> list[Run]:
     """Write the run directories and hand the runs over, in order, each waiting for the one before it.
+
+    ``predictions`` are kept beside the runs, for their cards.
 
     Raises:
         Rejected: the scheduler refused; the refused run left nothing behind.
@@ -32,9 +42,9 @@ def submit(drafts: Sequence[Draft], request: Request, settings: Settings, after:
     """
     done: list[Run] = []
     waits_for = list(after)
-    for one in drafts:
+    for one, prediction in zip_longest(drafts, predictions):
         with _ctrl_c_waits() as pressed:
-            run = prepare(one, request, settings.output_root, after=[w.record.run_id for w in waits_for])
+            run = prepare(one, request, settings.output_root, [w.record.run_id for w in waits_for], prediction)
             try:
                 done.append(hand_over(run, waits_for))
             except ClusterctlError as e:
@@ -61,7 +71,7 @@ def _ctrl_c_waits() -> Iterator[list[int]]:
 
 
 def _take_back(runs: Sequence[Run]) -> None:
-    """The rest of a chain was refused: its beginning would train for nothing."""
+    """The rest of a pipeline was refused: its beginning would train for nothing."""
     for run in runs:
         if ref := status.job_ref(run):
             schedulers.get(run.record.scheduler).cancel([ref])
@@ -74,7 +84,9 @@ def note_cancelled(run: Run) -> None:
     store.write_atomic(run.run_dir / status.CANCELLED, text + "\n")
 
 
-def prepare(one: Draft, request: Request, root: Path, after: Sequence[str] = ()) -> Run:
+def prepare(
+    one: Draft, request: Request, root: Path, after: Sequence[str] = (), prediction: dict[str, Any] | None = None
+) -> Run:
     """Make the run directory with ``run.yaml``, ``job.sh`` and the record, before anything is submitted."""
     try:
         run_dir = store.make_run_dir(root, one.run_id)
@@ -104,6 +116,8 @@ def prepare(one: Draft, request: Request, root: Path, after: Sequence[str] = ())
     try:
         store.write_atomic(run_dir / "run.yaml", yaml_text.dump(config.model_dump(mode="json")))
         store.write_atomic(run_dir / "job.sh", one.script, mode=0o755)
+        if prediction:
+            store.write_atomic(run_dir / "prediction.json", json.dumps(prediction) + "\n")
         store.write_record(run_dir, record)
     except ClusterctlError:
         store.remove_run_dir(run_dir)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from clusterctl.adapters import store
 from clusterctl.model import JobState
@@ -60,6 +61,25 @@ def passed(root: Path, fingerprint: str) -> Run | None:
         if run.record.kind == "test" and run.record.fingerprint == fingerprint and judge(run).passed:
             return run
     return None
+
+
+def prediction(root: Path, fingerprint: str) -> dict[str, Any] | None:
+    """What the newest passing test of this configuration lets expect of the run; None without such a test.
+
+    The trainer puts it beside what it measures, in the run card.
+    """
+    test = passed(root, fingerprint)
+    if test is None:
+        return None
+    shown = judge(test)
+    return {
+        "schema": 1,
+        "from_test": shown.run_id,
+        "seconds_per_step": shown.seconds_per_step,
+        "tokens_per_second": shown.tokens_per_second,
+        "peak_memory": shown.peak_memory,
+        "train_seconds": shown.estimate,
+    }
 
 
 def _objection(run: Run, state: JobState, why: str) -> str:

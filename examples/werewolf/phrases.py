@@ -1,4 +1,4 @@
-"""The words of the questions about a game, in English and in Chinese."""
+"""The words of the questions about a game and of its story, in English and in Chinese."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from game import Role, Side
 
 @dataclass(frozen=True)
 class Phrases:
-    """One language. questions.py fills the braces; ``instructions`` and ``questions`` go by kind."""
+    """One language. questions.py and story.py fill the braces; ``instructions`` and ``questions`` go by kind."""
 
     instructions: dict[str, str]
     """The rule that decides, and the form of the answer."""
@@ -40,6 +40,10 @@ class Phrases:
     vote: str
     living: str
     card: str
+    seats: str
+    dead: str
+    out: str
+    end: str
 
 
 ENGLISH = Phrases(
@@ -91,6 +95,10 @@ ENGLISH = Phrases(
     vote="{voter} for {target}",
     living="Alive: {}.",
     card="{player} {role}",
+    seats="A game of Werewolf. The cards: {}.",
+    dead="In the morning these are dead: {}.",
+    out="Voted out: {}.",
+    end="The winner: {}.",
 )
 
 CHINESE = Phrases(
@@ -142,4 +150,8 @@ CHINESE = Phrases(
     vote="{voter}投{target}",
     living="存活：{}。",
     card="{player}号{role}",
+    seats="一局狼人杀。底牌：{}。",
+    dead="天亮了，昨夜死亡：{}。",
+    out="被投票出局：{}。",
+    end="获胜阵营：{}。",
 )

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.project import CLUSTERCTL, Project, make_project
+from tests.project import CLUSTERCTL, Project, add_pipeline, check_each_started_where_the_one_before_ended, make_project
 from tests.slurm.box import Box, until
+from tests.train.conftest import losses
 
 NAME = 'it\'s a "x" #5 100% $(touch pwned) `id` \\ 狼人杀'
 
@@ -182,37 +183,43 @@ def test_node_death_moves_the_job_and_ends_bit_equal(project: Project, cluster: 
     assert run.weights == undisturbed
 
 
-def test_two_nodes_train_as_one(project: Project, cluster: Box) -> None:
-    """torchrun over two (virtual) nodes, one process each; world size and steps are what was planned."""
-    two = [
-        "profile.partition=a800",
-        "profile.nodes=2",
-        "profile.launcher=torchrun",
-        "profile.strategy=ddp",
-        "optim.gradient_accumulation_steps=1",
+@pytest.mark.parametrize(
+    ("launcher", "strategy"), [("torchrun", "ddp"), ("deepspeed", "zero3"), ("accelerate", "zero2")]
+)
+def test_two_nodes_train_as_one(project: Project, cluster: Box, launcher: str, strategy: str) -> None:
+    """One process on each of two (virtual) nodes does, bit for bit, what two processes on one node do."""
+    both = ["profile.partition=a800", f"profile.launcher={launcher}", f"profile.strategy={strategy}"]
+    runs = [
+        project.submit(*(word for value in (*both, shape) for word in ("--set", value)))
+        for shape in ("profile.nodes=2", "profile.processes_per_node=2")
     ]
-    run = project.submit(*(word for one in two for word in ("--set", one)))
-    done = run.wait_for("COMPLETED", timeout=180)
-    assert done["progress"]["step"] == 12
-    assert json.loads((run.run_dir / "training_metrics.json").read_text())["world_size"] == 2
+    for run in runs:
+        assert run.wait_for("COMPLETED", timeout=240)["progress"]["step"] == 12
+        assert json.loads((run.run_dir / "training_metrics.json").read_text())["world_size"] == 2
+    jobs = ",".join(run.job_id for run in runs)
+    nodes = cluster.command("squeue", "-h", "-t", "all", "-S", "i", "-j", jobs, "-o", "%D").stdout.split()
+    assert nodes == ["2", "1"]
+    assert losses(runs[0].run_dir) == losses(runs[1].run_dir)
+    assert runs[0].weights == runs[1].weights
 
 
-def test_full_continues_the_adapter_and_a_failed_first_stage_never_starts_the_second(
-    project: Project, cluster: Box
+def test_every_stage_of_a_pipeline_starts_bit_equal_from_the_one_before(
+    project: Project, cluster: Box, tiny_model: Path
 ) -> None:
-    (project.folder / "both.yaml").write_text(
-        "profile: cpu\nchain:\n  - {recipe: mine.yaml}\n  - {recipe: mine.yaml, continue_from: mine.yaml}\n"
-    )
-    second = project.submit(recipe="both.yaml")
-    record = json.loads((second.run_dir / "record.json").read_text())
-    [first_id] = record["after"]
-    first_dir = second.run_dir.parent / first_id
-    second.wait_for("COMPLETED")
-    metrics = json.loads((second.run_dir / "training_metrics.json").read_text())
-    before = json.loads((first_dir / "training_metrics.json").read_text())
-    assert metrics["first_loss"] < before["first_loss"]
-    assert (first_dir / "final_model").is_dir()
+    """cpt, sft and dpo as dependent jobs, submitted at once."""
+    add_pipeline(project, tiny_model)
+    runs = project.submit_all(recipe="line.yaml")
+    after = [json.loads((run.run_dir / "record.json").read_text())["after"] for run in runs]
+    assert after == [[], [runs[0].run_id], [runs[1].run_id]]
+    assert project.state(runs[2].run_id)["why"] == "waiting for another job to end"
+    runs[-1].wait_for("COMPLETED", timeout=300)
+    check_each_started_where_the_one_before_ended(runs)
 
+
+def test_a_failed_stage_never_starts_the_next(project: Project, cluster: Box) -> None:
+    (project.folder / "both.yaml").write_text(
+        "profile: cpu\npipeline:\n  - {recipe: mine.yaml}\n  - {recipe: mine.yaml, name: again}\n"
+    )
     # The data vanish between submission and start: the first stage fails at once.
     cluster.command("scontrol", "update", "NodeName=cpu-1", "State=DRAIN", "Reason=test")
     second = project.submit(recipe="both.yaml")

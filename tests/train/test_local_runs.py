@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.project import CLUSTERCTL, Project, make_project
+from tests.project import CLUSTERCTL, Project, add_pipeline, check_each_started_where_the_one_before_ended, make_project
 from tests.slurm.box import until
 
 LONG = ("--set", "optim.max_steps=300")
@@ -76,20 +76,21 @@ def test_stop_by_hand_and_resume_are_bit_equal(project: Project, undisturbed: st
     assert run.weights == undisturbed
 
 
-def test_full_continues_the_adapter_and_stops_where_the_first_stage_fails(project: Project) -> None:
-    chain = "profile: cpu\nchain: [{recipe: mine.yaml}, {recipe: mine.yaml, continue_from: mine.yaml}]\n"
-    (project.folder / "both.yaml").write_text(chain, encoding="utf-8")
-    second = project.submit(recipe="both.yaml")
-    second.wait_for("COMPLETED")
-    [first] = json.loads((second.run_dir / "record.json").read_text(encoding="utf-8"))["after"]
-    losses = [
-        json.loads((second.run_dir.parent / name / "training_metrics.json").read_text(encoding="utf-8"))
-        for name in (first, second.run_id)
-    ]
-    assert losses[1]["first_loss"] < losses[0]["first_loss"] - 0.1
+def test_every_stage_of_a_pipeline_starts_bit_equal_from_the_one_before(project: Project, tiny_model: Path) -> None:
+    """cpt, sft and dpo, with one adapter and with all weights; the two pipelines at the same time."""
+    add_pipeline(project, tiny_model)
+    adapter = project.submit_all(recipe="line.yaml")
+    whole = project.submit_all("--set", "model.adapter=none", recipe="line.yaml")
+    for runs, file in ((adapter, "adapter_model.safetensors"), (whole, "model.safetensors")):
+        runs[-1].wait_for("COMPLETED", timeout=300)
+        assert all((run.run_dir / "final_model" / file).is_file() for run in runs)
+        check_each_started_where_the_one_before_ended(runs)
 
-    broken = ("--set", "optim.learning_rate=1e30")
-    second = project.submit(*broken, recipe="both.yaml")
+
+def test_a_failed_stage_never_starts_the_next(project: Project) -> None:
+    both = "profile: cpu\npipeline: [{recipe: mine.yaml}, {recipe: mine.yaml, name: again}]\n"
+    (project.folder / "both.yaml").write_text(both, encoding="utf-8")
+    second = project.submit("--set", "optim.learning_rate=1e30", recipe="both.yaml")
     until(lambda: project.state(second.run_id)["state"] == "CANCELLED", "the second to be given up", timeout=120)
     assert not (second.run_dir / "attempts.jsonl").exists()
     again = project.cli("resume", second.run_id)
@@ -124,6 +125,11 @@ def test_a_test_run_gives_a_verdict_that_submit_knows(project: Project) -> None:
     assert "120 steps" in answer.out
     assert "no passing test" not in project.cli("submit", *words).out
     project.cli("cancel", "last")
+    # What the test lets expect goes with the run, to stand beside what will be measured.
+    [path] = (project.folder / "logs").glob("*/prediction.json")
+    prediction = json.loads(path.read_text(encoding="utf-8"))
+    assert prediction["peak_memory"] > 2**20
+    assert prediction["train_seconds"] == pytest.approx(120 * prediction["seconds_per_step"])
     failed = project.cli("test", *words, "--set", "optim.learning_rate=1e30")
     assert failed.code == 1
     assert "Test failed." in failed.out

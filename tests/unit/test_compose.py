@@ -101,3 +101,49 @@ def test_a_recipe_may_not_say_what_kind_of_run_it_is(tmp_path: Path) -> None:
     path.write_text("stage: sft\nkind: test\n", encoding="utf-8")
     with pytest.raises(UsageProblem, match="kind"):
         compose.compose(compose.read_recipe(str(path)), "cpu", Site())
+
+
+def test_a_reward_function_is_named_by_the_whole_path_of_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job runs in another folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d.jsonl").write_text('{"prompt": "a", "answer": "b"}\n', encoding="utf-8")
+    (tmp_path / "judge").mkdir()
+    (tmp_path / "own.py").write_text("", encoding="utf-8")
+    text = (
+        "stage: grpo\nmodel: {model_name_or_path: a/b}\ndata: {train_files: d.jsonl}\n"
+        "method: {num_generations: 4, reward_functions: [own.py:score, exact_match], reward_model: ./judge}\n"
+    )
+    (tmp_path / "r.yaml").write_text(text, encoding="utf-8")
+    method = compose.compose(compose.read_recipe("r.yaml"), "cpu", Site()).config.method
+    assert method.reward_functions == [f"{tmp_path}/own.py:score", "exact_match"]
+    assert method.reward_model == str(tmp_path / "judge")
+    (tmp_path / "own.py").unlink()
+    (tmp_path / "judge").rmdir()
+    with pytest.raises(UsageProblem, match=r"(?s)there is no file .*own\.py.*there is no directory .*judge"):
+        compose.compose(compose.read_recipe("r.yaml"), "cpu", Site())
+
+
+def test_a_recipe_wins_over_the_profile_that_it_names_and_over_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d.csv").write_text("prompt,response\na,b\n", encoding="utf-8")
+    for name in ("own", "other"):
+        text = "set: {optim.per_device_train_batch_size: 8, optim.gradient_accumulation_steps: 3}\n"
+        (tmp_path / f"{name}.yaml").write_text(text, encoding="utf-8")
+    (tmp_path / "r.yaml").write_text(
+        "stage: sft\nprofile: ./own.yaml\nmodel: {model_name_or_path: a/b}\ndata: {train_files: d.csv}\n"
+        "optim: {per_device_train_batch_size: 2}\n",
+        encoding="utf-8",
+    )
+    recipe = compose.read_recipe("r.yaml")
+
+    def batch(profile: str, *sets: str) -> tuple[int, int]:
+        optim = compose.compose(recipe, profile, Site(), sets).config.optim
+        return optim.per_device_train_batch_size, optim.gradient_accumulation_steps
+
+    assert batch("./own.yaml") == (2, 3)
+    assert batch("./other.yaml") == (8, 3)
+    assert batch("./own.yaml", "optim.per_device_train_batch_size=5") == (5, 3)

@@ -83,7 +83,7 @@ def run_script(one: Plan, folder: Path, **env: str) -> dict[str, dict[str, str]]
 @given(
     values=st.tuples(names, names, names, names, names, names),
     kind=st.sampled_from(["none", "conda", "venv", "uv", "python"]),
-    launcher=st.sampled_from(["python", "torchrun", "accelerate"]),
+    launcher=st.sampled_from(["python", "torchrun", "accelerate", "deepspeed"]),
     nodes=st.sampled_from([1, 2]),
 )
 def test_every_hostile_value_passes_bash_n(values: tuple[str, ...], kind: str, launcher: str, nodes: int) -> None:

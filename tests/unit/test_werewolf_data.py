@@ -9,13 +9,17 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "werewolf"
 STRATEGY_FILES = ("game_strategy_and_term.csv", "eval_strategy.csv")
 GAME_FILES = ("train_en.csv", "eval_en.csv", "train_zh.csv", "eval_zh.csv")
+STORY_FILES = ("games.jsonl", "eval_games.jsonl")
+VERDICT_FILES = ("preferences", "eval_preferences", "ratings", "eval_ratings", "prompts", "eval_prompts")
 FILES = STRATEGY_FILES + GAME_FILES
+ALL_FILES = (*FILES, *STORY_FILES, *(f"{name}.jsonl" for name in VERDICT_FILES))
 
 NUMBER = r"(?:Player )?(\d+)号?"
 """A player, as in "Player 3" or "3号"."""
@@ -26,6 +30,10 @@ Row = dict[str, str]
 def read(name: str) -> list[Row]:
     with (EXAMPLE / name).open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def lines(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (EXAMPLE / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def generate(out: Path, *options: str) -> str:
@@ -44,8 +52,8 @@ def games(rows: list[Row]) -> set[int]:
 def test_regenerating_gives_the_same_bytes_and_the_readme_its_table(tmp_path: Path) -> None:
     out = tmp_path / "a'; echo foo"
     summary = generate(out)
-    assert sorted(path.name for path in out.iterdir()) == sorted(FILES)
-    for name in FILES:
+    assert sorted(path.name for path in out.iterdir()) == sorted(ALL_FILES)
+    for name in ALL_FILES:
         assert (out / name).read_bytes() == (EXAMPLE / name).read_bytes(), name
     assert summary in (EXAMPLE / "README.md").read_text(encoding="utf-8")
 
@@ -115,6 +123,52 @@ def test_the_cards_of_a_table_add_up() -> None:
         seer_and_witch = 2
         assert counts.total() + seer_and_witch == size
         assert counts["werewolf"] == size // 3
+
+
+def is_right(prompt: str, answer: str) -> bool:
+    """Whether one of the kinds of question has this answer."""
+    last = prompt.splitlines()[-1]
+    [found] = [name for name, form in FORMS.items() if re.fullmatch(form, last)]
+    return ANSWERS[found](prompt.split("\n\n", 1)[1], not last.isascii()) == answer
+
+
+FORMS = {
+    "check": r"Who is a werewolf\?|谁是狼人？",
+    "suspect": r"Whom does .* suspect\?|.*怀疑谁？",
+    "role": r"Who claims the role of .*\?|谁自称.*？",
+    "claim": r"Can this claim be true\?|这个身份可能是真的吗？",
+    "night": r"Who dies\?|谁死了？",
+    "vote": r"Who is voted out\?|谁被投票出局？",
+    "winner": r"Who has won\?|谁获胜了？",
+}
+
+
+@pytest.mark.parametrize("begin", ["", "eval_"])
+def test_the_chosen_answer_is_right_and_the_rejected_one_wrong(begin: str) -> None:
+    for row in lines(f"{begin}preferences"):
+        assert list(row) == ["prompt", "chosen", "rejected"]
+        assert is_right(row["prompt"], row["chosen"]) and not is_right(row["prompt"], row["rejected"]), row
+    rated = lines(f"{begin}ratings")
+    assert all(is_right(row["prompt"], row["completion"]) is row["label"] for row in rated)
+    assert sum(row["label"] for row in rated) * 2 == len(rated)
+    assert all(is_right(row["prompt"], row["answer"]) for row in lines(f"{begin}prompts"))
+
+
+def test_the_stages_after_sft_see_other_games_than_it() -> None:
+    seen = {f"{row['instruction']}\n\n{row['prompt']}" for name in GAME_FILES[::2] for row in read(name)}
+    asked, held_out = ({row["prompt"] for row in lines(name)} for name in ("prompts", "eval_prompts"))
+    assert not asked & seen
+    assert not held_out & (asked | seen)
+    assert len(asked) == 224
+
+
+def test_stories_are_whole_games() -> None:
+    stories = [row["text"] for row in lines("games")]
+    assert len(set(stories)) == len(stories) == 80
+    assert not {row["text"] for row in lines("eval_games")} & set(stories)
+    for story in stories:
+        assert story.startswith(("A game of Werewolf.", "一局狼人杀。"))
+        assert re.search(r"The winner: (Village|Werewolves)\.$|获胜阵营：(好人|狼人)。$", story)
 
 
 def player(number: str | int, chinese: bool) -> str:
