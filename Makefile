@@ -6,10 +6,12 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 MODEL ?= models/SmolLM2-135M-Instruct
+# Its configuration is what our overrides of it are tested against.
+VERL := 0.9.1
 # Packages of Debian and Ubuntu that make a real Slurm with accounting.
 SLURM := munge slurm-wlm slurmdbd slurm-wlm-mysql-plugin mariadb-server
 
-.PHONY: help demo test test-unit test-slurm test-train lint slurm constraints clean
+.PHONY: help demo test test-unit test-slurm test-train lint docs slurm constraints clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +36,9 @@ lint: .venv/.dev ## ruff and mypy
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+docs: .venv/.dev ## write the page of recipe keys anew from the schema
+	$(BIN)/python docs/recipe_fields.py
+
 slurm: # install Slurm where that needs no question; tests/run.sh says loudly when it is missing
 	@export PATH="$$PATH:/usr/sbin:/sbin"; command -v slurmctld munged slurmdbd mariadbd >/dev/null && exit 0; \
 	if ! command -v apt-get >/dev/null; then exit 0; fi; \
@@ -52,7 +57,9 @@ slurm: # install Slurm where that needs no question; tests/run.sh says loudly wh
 	@touch $@
 
 .venv/.dev: .venv/.train
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[train,wandb,deepspeed,dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[train,wandb,deepspeed,quantization,dev]'
+	@# Beside the environment's packages: verl's wheel also brings packages named tests and scripts. Read, never run.
+	$(BIN)/pip install --quiet --no-deps --upgrade --target .venv/verl verl==$(VERL)
 	@touch $@
 
 constraints: ## write constraints.txt from the environment as it is
