@@ -112,12 +112,11 @@ printf '%s\n' "$banner"
 printf '%s\n' "$banner" >&2
 
 # --- the launcher -------------------------------------------------------------------------------
-# torchrun would end its workers at TERM; they see the file `stop`, save and end by themselves.
-export TORCHELASTIC_SIGNALS_TO_HANDLE=SIGHUP,SIGQUIT
 train() { # runs once on each node; SLURM_* of the step are known only here
-    # Deaf until the trainer has its own handlers; launchers stay deaf and outlive a stop request.
+    # Deaf until the trainer has its own handlers. trainers.launch keeps launchers deaf: they would end the trainers
+    # at TERM, which see the file `stop`, save and end by themselves.
     trap '' USR1 TERM INT
-    exec "$@" -m torch.distributed.run --nnodes=1 --nproc-per-node=4 \
+    exec "$@" -m trainers.launch -m torch.distributed.run --nnodes=1 --nproc-per-node=4 \
         --standalone \
         -m trainers "$RUN_DIR/run.yaml"
 }

@@ -116,12 +116,11 @@ first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 MASTER_ADDR=$(scontrol show node "$first" | sed -n 's/.*NodeAddr=\([^ ]*\).*/\1/p')
 MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
 export MASTER_ADDR MASTER_PORT
-# torchrun would end its workers at TERM; they see the file `stop`, save and end by themselves.
-export TORCHELASTIC_SIGNALS_TO_HANDLE=SIGHUP,SIGQUIT
 train() { # runs once on each node; SLURM_* of the step are known only here
-    # Deaf until the trainer has its own handlers; launchers stay deaf and outlive a stop request.
+    # Deaf until the trainer has its own handlers. trainers.launch keeps launchers deaf: they would end the trainers
+    # at TERM, which see the file `stop`, save and end by themselves.
     trap '' USR1 TERM INT
-    exec "$@" -m torch.distributed.run --nnodes=2 --nproc-per-node=4 \
+    exec "$@" -m trainers.launch -m torch.distributed.run --nnodes=2 --nproc-per-node=4 \
         --rdzv-backend=c10d --rdzv-endpoint="$MASTER_ADDR:$MASTER_PORT" --rdzv-id="$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}" \
         -m trainers "$RUN_DIR/run.yaml"
 }

@@ -112,8 +112,6 @@ printf '%s\n' "$banner"
 printf '%s\n' "$banner" >&2
 
 # --- the launcher -------------------------------------------------------------------------------
-# torchrun would end its workers at TERM; they see the file `stop`, save and end by themselves.
-export TORCHELASTIC_SIGNALS_TO_HANDLE=SIGHUP,SIGQUIT
 # All that accelerate is to decide is how many processes start. Without a file it takes the user's own.
 cat > "$RUN_DIR/accelerate.yaml" << 'END' || fail "$RUN_DIR/accelerate.yaml cannot be written" "make room, or correct the permissions"
 compute_environment: LOCAL_MACHINE
@@ -128,9 +126,10 @@ deepspeed_config:
   deepspeed_multinode_launcher: standard
 END
 train() { # runs once on each node; SLURM_* of the step are known only here
-    # Deaf until the trainer has its own handlers; launchers stay deaf and outlive a stop request.
+    # Deaf until the trainer has its own handlers. trainers.launch keeps launchers deaf: they would end the trainers
+    # at TERM, which see the file `stop`, save and end by themselves.
     trap '' USR1 TERM INT
-    exec "$@" -m accelerate.commands.launch --config_file="$RUN_DIR/accelerate.yaml" --mixed_precision=no \
+    exec "$@" -m trainers.launch -m accelerate.commands.launch --config_file="$RUN_DIR/accelerate.yaml" --mixed_precision=no \
         --main_process_port=0 \
         -m trainers "$RUN_DIR/run.yaml"
 }

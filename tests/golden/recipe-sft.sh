@@ -111,7 +111,8 @@ printf '%s\n' "$banner" >&2
 
 # --- the launcher -------------------------------------------------------------------------------
 train() { # runs once on each node; SLURM_* of the step are known only here
-    # Deaf until the trainer has its own handlers; launchers stay deaf and outlive a stop request.
+    # Deaf until the trainer has its own handlers. trainers.launch keeps launchers deaf: they would end the trainers
+    # at TERM, which see the file `stop`, save and end by themselves.
     trap '' USR1 TERM INT
     exec "$@" -m trainers "$RUN_DIR/run.yaml"
 }

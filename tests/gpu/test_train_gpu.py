@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,26 @@ def test_zero2_with_offload(tmp_path: Path, data: Path, tiny_model: Path) -> Non
     ended = train(run, launcher=torchrun(1), CUDA_VISIBLE_DEVICES="0")
     assert ended.code == 0, ended.err
     assert len(weights(run.parent)) > 1000
+
+
+@pytest.mark.parametrize(
+    ("package", "options"),
+    [
+        ("bitsandbytes", {"model__quantization": "4bit", "optim__optim": "paged_adamw_8bit"}),
+        ("bitsandbytes", {"model__quantization": "8bit"}),
+        ("liger_kernel", {"model__use_liger_kernel": True}),
+        ("flash_attn", {"model__attn_implementation": "flash_attention_2"}),
+        ("torch", {"model__torch_compile": True}),
+    ],
+)
+def test_what_only_gpus_have_learns_as_well(
+    tmp_path: Path, data: Path, tiny_model: Path, package: str, options: dict[str, object]
+) -> None:
+    if find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
+    shape = {"precision__dtype": "bf16", "parallel__device": "cuda", "optim__max_steps": 16}
+    plain, special = tmp_path / "plain", tmp_path / "special"
+    assert train(write_run(plain, tiny_model, data, **shape), CUDA_VISIBLE_DEVICES="0").code == 0
+    ended = train(write_run(special, tiny_model, data, **shape, **options), CUDA_VISIBLE_DEVICES="0")
+    assert ended.code == 0, ended.err
+    assert losses(special)[16] == pytest.approx(losses(plain)[16], rel=3e-2)

@@ -21,9 +21,10 @@ class Stop:
         self._signalled = False
 
     def listen(self) -> None:
-        """Take over both signals. To be called early: until then they kill the process."""
+        """Take over both signals. Early: until then they kill, or wait (``trainers.launch``)."""
         for number in (signal.SIGUSR1, signal.SIGTERM):
             signal.signal(number, self._note)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGUSR1, signal.SIGTERM))
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._signalled = True
