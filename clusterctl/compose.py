@@ -15,7 +15,7 @@ from clusterctl.errors import UsageProblem
 from clusterctl.local_paths import make_absolute
 from clusterctl.pipeline import Start
 from clusterctl.schema import Member, Profile, Site
-from clusterctl.validation import keys, nearest, validate
+from clusterctl.validation import keys, nearest, of_other_stages, validate
 from trainers.config import RunConfig, schema_of
 from trainers.config.old_names import Today
 
@@ -184,14 +184,17 @@ def compose(
         layers.put(key, value, f"profile {profile_name}")
     for key, value in _leaves(extra or {}):
         layers.put(key, value, _allowed(key, "pipeline"))
-    known = list(keys(schema_of(layers.values)))
+    known, unknown = list(keys(schema_of(layers.values))), []
     for item, whole in _parse_sets(sets):
         for key, value in _leaves({item: whole}):
             if key.startswith("profile."):
                 continue
             if key not in known and not key.startswith("data.columns."):
-                raise UsageProblem(f"--set {key}: there is no such key{nearest(key, known)}", hint=_SET_HINT)
-            layers.put(key, value, _allowed(key, f"--set {key}"))
+                unknown.append(f"--set {key}: there is no such key{of_other_stages(key) or nearest(key, known)}")
+            else:
+                layers.put(key, value, _allowed(key, f"--set {key}"))
+    if unknown:
+        raise UsageProblem("\n  ".join(unknown), hint=_SET_HINT)
     if start:
         for key, value in start.model(layers.values).items():
             layers.put(f"model.{key}", value, f"pipeline, after {start.name}")

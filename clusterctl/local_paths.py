@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from clusterctl.errors import UsageProblem
@@ -71,8 +72,7 @@ class _Look:
             return str(path)
         if _HUB_DATA.fullmatch(text) and not is_dir(path.parent):
             return text
-        near = get_close_matches(path.name, [other.name for other in path.parent.glob("*")], n=1)
-        self.missing.append(f"{key}: there is no file {path}" + (f" - did you mean {near[0]}?" if near else ""))
+        self.missing.append(f"{key}: there is no file {path}{_near(path)}")
         return text
 
     def model(self, text: str, key: str) -> str:
@@ -82,8 +82,9 @@ class _Look:
         path = user_path(text)
         if is_dir(path):
             return str(path)
-        if text.startswith(("/", "./", "../", "~")) or text.count("/") > 1:
-            self.missing.append(f"{key}: there is no directory {path}")
+        # models/typo is no name on the hub where there is a folder models.
+        if text.startswith(("/", "./", "../", "~")) or text.count("/") > 1 or ("/" in text and is_dir(path.parent)):
+            self.missing.append(f"{key}: there is no directory {path}{_near(path)}")
         return text
 
     def template(self, text: str) -> str:
@@ -96,6 +97,12 @@ class _Look:
             said = f" - did you mean {near[0]}?" if near else f"; shipped are {', '.join(templates.SHIPPED)}"
             self.missing.append(f"model.chat_template: there is no file {path}{said}")
         return str(path)
+
+
+def _near(path: Path) -> str:
+    """`` - did you mean X?`` for a name like that of something beside it, or nothing."""
+    near = get_close_matches(path.name, [other.name for other in path.parent.glob("*")], n=1)
+    return f" - did you mean {near[0]}?" if near else ""
 
 
 def _rewards(method: Any, look: _Look) -> dict[str, Any]:

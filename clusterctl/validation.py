@@ -9,6 +9,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from clusterctl.errors import UsageProblem
+from trainers.config.fields import look_up
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -38,6 +39,7 @@ def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 def nearest(key: str, known: list[str]) -> str:
     """`` - did you mean X?`` for a misspelled key, by its whole path or by its last word; or nothing."""
+    known = [k for k in known if not key.startswith(f"{k}.")]  # the section that it stands in is no answer
     last = key.rsplit(".", 1)[-1]
     same_leaf = [k for k in known if k.rsplit(".", 1)[-1] == last and k != key]
     near = (
@@ -46,6 +48,12 @@ def nearest(key: str, known: list[str]) -> str:
         or [k for k in known if difflib.get_close_matches(last, [k.rsplit(".", 1)[-1]], cutoff=0.7)]
     )
     return f" - did you mean {near[0]}?" if near else ""
+
+
+def of_other_stages(key: str) -> str:
+    """`` - it belongs to stage X`` for a key of the section ``method`` that other stages have, or nothing."""
+    found = look_up(key) if key.startswith("method.") else None
+    return f" - it belongs to stage {', '.join(found.stages)}" if found else ""
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:
@@ -60,7 +68,9 @@ def _line(model: type[BaseModel], error: Any, where: Callable[[str], str]) -> st
     origin = f" [{where(dotted)}]" if dotted else ""
     match error["type"]:
         case "extra_forbidden":
-            return f"unknown key {dotted}{origin}{nearest(dotted, list(keys(model)))}"
+            return f"unknown key {dotted}{origin}{of_other_stages(dotted) or nearest(dotted, list(keys(model)))}"
+        case "model_type" | "dict_type":
+            return f"{dotted}: keys with values are wanted, {{key: value}}, not {error.get('input')!r:.80}{origin}"
         case "missing":
             return f"{dotted} is missing{origin}"
         case "value_error":

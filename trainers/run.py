@@ -111,6 +111,7 @@ def _train_and_finish(config: RunConfig, run: Run, prepared: Prepared) -> int:
         run.progress.update(phase="saving")
         went_back = trainer.load_best()
         trainer.save_final()
+        reporter.result = True
         prepared.held_out.after(again=went_back)
     finally:
         tracking.close()
@@ -127,7 +128,10 @@ def _train(trainer: Any, run_dir: Path, best: Best) -> float:
 
     Returns the seconds of the training loop, with evaluation and saving in it.
     """
-    found = checkpoints.complete(run_dir)
+    from accelerate.utils import broadcast_object_list
+
+    # A network file system may show other nodes a directory as it was a minute ago.
+    [found] = broadcast_object_list([checkpoints.complete(run_dir)])
     step, checkpoint = found[-1] if found else (0, None)
     if checkpoint:
         state = checkpoint / "trainer_state.json"

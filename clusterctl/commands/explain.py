@@ -71,9 +71,12 @@ def explain(key: Key, stage: Stage = None, json: Json = False) -> Result:
 
 def _hint(key: str) -> str:
     from clusterctl.validation import nearest
+    from trainers.config import STAGES
     from trainers.config.fields import all_keys
     from trainers.config.old_names import todays_name
 
+    if key in STAGES:
+        return f"clusterctl recipes explain method --stage {key}"
     if today := todays_name(key):
         return f"that is {today} today"
     return nearest(key, all_keys()).removeprefix(" - ") or "docs/recipe-fields.md has them all"

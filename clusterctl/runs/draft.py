@@ -27,6 +27,7 @@ from clusterctl.plan import make
 from clusterctl.runs import find, order, preflight, schedulers, tracker_keys
 from clusterctl.schema import Member
 from clusterctl.settings import Settings
+from trainers.config import Eval
 
 Kind = Literal["train", "test"]
 
@@ -197,6 +198,7 @@ def _as_test(composed: Composed) -> Composed:
         update={
             "optim": config.optim.model_copy(update={"max_steps": steps}),
             "data": config.data.model_copy(update={"eval_files": [], "validation_split": 0.0}),
+            "eval": Eval(),
             "output": config.output.model_copy(update={"save_steps": steps, "logging_steps": 5}),
         }
     )
@@ -214,10 +216,12 @@ def _resolve_adapter(composed: Composed, root: Path) -> Composed:
     if not is_dir(path):
         try:
             path = find.one(root, text).run_dir / "final_model"
-        except (NotFound, UsageProblem) as e:
+        except NotFound as e:
             raise UsageProblem(
                 f"model.adapter_name_or_path: {text!r} is neither a directory nor a run", hint=e.hint
             ) from e
+        except UsageProblem as e:
+            raise UsageProblem(f"model.adapter_name_or_path: {e.message}", hint=e.hint) from e
     if not is_file(path / "adapter_config.json"):
         raise UsageProblem(
             f"model.adapter_name_or_path: {path} holds no adapter (no adapter_config.json)",

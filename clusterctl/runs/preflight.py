@@ -21,8 +21,8 @@ def check(config: RunConfig, planned: frozenset[str] = frozenset()) -> tuple[str
     Raises:
         UsageProblem: a data file is empty or has bad rows (with their numbers), or the model is none or does not fit.
     """
-    from trainers import rewards
-    from trainers.data.examples import look_at_examples
+    from trainers import rewards, templates
+    from trainers.data.examples import TEXT_STAGES, look_at_examples
     from trainers.errors import InputProblem
     from trainers.model.fit import check_fit, read_config
 
@@ -34,6 +34,8 @@ def check(config: RunConfig, planned: frozenset[str] = frozenset()) -> tuple[str
         )
     try:
         check_fit(config, read_config(config.model))
+        if config.stage not in TEXT_STAGES and model.is_absolute():
+            templates.check_tokenizer(user_path(model), config.model.chat_template)
         rewards.check(getattr(config.method, "reward_functions", []))
         return tuple(look_at_examples(config))
     except InputProblem as e:

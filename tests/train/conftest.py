@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.tiny import make_rows, write_csv
+from tests.train import forked
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -47,8 +49,13 @@ class Ended:
     err: str
 
 
-def train(run: Path, *, launcher: tuple[str, ...] = (sys.executable,), **env: str) -> Ended:
-    """Run ``run.yaml`` to its end."""
+def train(run: Path, *, launcher: tuple[str, ...] = (), **env: str) -> Ended:
+    """Run ``run.yaml`` to its end; without a launcher in a process that has the libraries already."""
+    if not launcher:
+        with tempfile.TemporaryDirectory() as folder:
+            out, err = Path(folder, "out"), Path(folder, "err")
+            code = forked.run([str(run)], environment(**env), out, err, timeout=300)
+            return Ended(code, *(path.read_text(encoding="utf-8") if path.exists() else "" for path in (out, err)))
     argv = [*launcher, "-m", "trainers", str(run)]
     done = subprocess.run(argv, env=environment(**env), capture_output=True, text=True, check=False, timeout=300)
     return Ended(done.returncode, done.stdout, done.stderr)

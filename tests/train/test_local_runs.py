@@ -56,11 +56,9 @@ def test_the_closed_terminal_and_the_killed_runner(project: Project, undisturbed
 
 
 def test_the_time_limit_saves_and_goes_on_bit_equal(project: Project, undisturbed: str) -> None:
-    """Ten seconds a turn: the warning comes at once, and every turn gets a little further."""
+    """Fifteen seconds a turn, in however many turns."""
     run = project.submit(*LONG, "--set", "profile.time=0:40", "--set", "profile.signal_lead=25")
     run.wait_for("COMPLETED", timeout=300)
-    begins = [line for line in run.attempts if line["event"] == "begin"]
-    assert len(begins) >= 1
     assert run.weights == undisturbed
 
 
@@ -151,7 +149,7 @@ def test_run_in_the_foreground(project: Project) -> None:
         text=True,
         start_new_session=True,
     )
-    until(lambda: len(list((project.folder / "logs").iterdir())) == 2, "the second run")
+    until(lambda: len(list((project.folder / "logs").glob("[!.]*"))) == 2, "the second run")
     until(lambda: project.state("last")["progress"]["step"] > 2, "training")
     assert project.state("last")["state"] == "RUNNING"
     assert project.cli("cancel", "last").code == 5
@@ -164,7 +162,7 @@ def test_run_in_the_foreground(project: Project) -> None:
 
     # Killed itself, its training goes on, and is neither called dead nor started a second time.
     child = subprocess.Popen([CLUSTERCTL, "run", "mine.yaml", *LONG], cwd=project.folder, env=project.env)
-    until(lambda: len(list((project.folder / "logs").iterdir())) == 3, "the third run")
+    until(lambda: len(list((project.folder / "logs").glob("[!.]*"))) == 3, "the third run")
     until(lambda: project.state("last")["progress"]["step"] > 2, "training")
     child.kill()
     child.wait()

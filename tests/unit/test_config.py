@@ -85,6 +85,7 @@ def test_parts_that_do_not_fit_together(section: str, value: dict[str, Any], wor
     [
         ({"data": {"train_files": "a", "streaming": True}}, "data.streaming is for stage cpt"),
         ({"stage": "cpt", "data": {"train_files": "a", "streaming": True}}, "needs optim.max_steps"),
+        ({"eval": {"metric_for_best_model": "eval_loss", "eval_steps": 5}}, "needs held-out rows"),
         ({"stage": "grpo", "method": {}}, "method: needs reward_functions or reward_model"),
         ({"stage": "stage1"}, "stage1 trains the model's own weights: set model.adapter to none"),
     ],

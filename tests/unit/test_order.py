@@ -1,7 +1,8 @@
-"""Longest rows first, once; and the arithmetic of MFU."""
+"""Longest rows first, once; the best checkpoint; and the arithmetic of MFU."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -53,6 +54,21 @@ def test_the_peak_of_a_card(card: str, peak: float | None) -> None:
     assert peak_flops(card) == peak
 
 
+def test_a_gpu_that_does_not_say_how_busy_it_is_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pynvml
+
+    from trainers.runtime import meter
+
+    def refuse(handle: object) -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+
+    monkeypatch.setattr(meter, "_gpu_handle", object)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetUtilizationRates", refuse)
+    numbers = meter.Meter()
+    numbers.step_done()
+    assert "gpu_utilization" not in numbers.take(1, 8)
+
+
 def test_flops_of_a_token_by_hand() -> None:
     from trainers.runtime.compute import flops_per_token
 
@@ -64,6 +80,24 @@ def test_flops_of_a_token_by_hand() -> None:
     assert flops_per_token(model, 32) == 6 * (8 * 16 + 8 * 100) + attention
     model.requires_grad_(False)
     model["lora_A"] = torch.nn.Linear(8, 2)
-    assert flops_per_token(model, 32) == 4 * (8 * 16 + 8 * 100 + 8 * 2) + attention
+    assert flops_per_token(model, 32) == 4 * (8 * 16 + 8 * 100) + 6 * 8 * 2 + attention
+    model.config.head_dim, model.config.num_attention_heads = 8, 3
+    assert flops_per_token(model, 32) == 4 * (8 * 16 + 8 * 100) + 6 * 8 * 2 + 3 * attention
     model.config.num_experts = 4
     assert flops_per_token(model, 32) is None
+
+
+def test_the_last_weights_are_measured_too_and_what_is_no_number_is_never_the_best(tmp_path: Path) -> None:
+    from trainers.config import Eval
+    from trainers.runtime.best import Best
+
+    best = Best(Eval(eval_steps=5, metric_for_best_model="eval_loss"), tmp_path)
+    arguments = SimpleNamespace(eval_strategy="steps")
+    control = SimpleNamespace(should_evaluate=False, should_save=False)
+    best.on_train_begin(arguments, SimpleNamespace(global_step=0), control)
+    for step, value in ((5, float("nan")), (7, 2.0), (8, 1.0)):
+        state = SimpleNamespace(global_step=step, max_steps=8)
+        best.on_step_end(arguments, state, control)
+        assert control.should_evaluate == (step == 8)
+        best.on_evaluate(arguments, state, control, {"eval_loss": value})
+        assert best.step == (None if step == 5 else step)

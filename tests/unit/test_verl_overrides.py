@@ -96,6 +96,9 @@ def test_an_adapter_and_no_held_out_rows() -> None:
     model = made.actor_rollout_ref.model
     assert (model.lora_rank, model.lora_alpha, list(model.target_modules)) == (8, 32, ["q_proj", "v_proj"])
     assert model.lora_adapter_path == "/a"
+    # A constant rate has no warm-up in transformers, whatever optim.warmup_steps says.
+    optim = composed(parse(values(optim__lr_scheduler_type="constant"))).actor_rollout_ref.actor.optim
+    assert (optim.lr_warmup_steps, optim.lr_warmup_steps_ratio, optim.lr_scheduler_type) == (-1, 0.0, "constant")
     assert made.actor_rollout_ref.rollout.load_format == "safetensors"
     assert (made.trainer.val_before_train, made.trainer.test_freq) == (False, -1)
     assert (made.actor_rollout_ref.actor.use_kl_loss, made.actor_rollout_ref.actor.loss_agg_mode) == (

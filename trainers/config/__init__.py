@@ -93,8 +93,12 @@ class RunConfig(Section):
             raise ValueError(f"data.format is for stage sft; {self.stage} decides from the columns: drop it")
         if self.data.streaming and self.optim.max_steps < 0:
             raise ValueError("data.streaming needs optim.max_steps: nobody knows where the stream ends")
+        if self.eval.metric_for_best_model and not self.data.holds_out:
+            raise ValueError("eval.metric_for_best_model needs held-out rows: data.eval_files or data.validation_split")
         if self.model.quantization != "none" and self.parallel.strategy in ("zero3", "fsdp"):
             raise ValueError(f"model.quantization does not go with strategy {self.parallel.strategy}: use ddp or zero2")
+        if self.parallel.strategy == "fsdp" and getattr(self.method, "precompute_ref_log_probs", False):
+            raise ValueError("method.precompute_ref_log_probs does not go with strategy fsdp: use ddp or zero3")
         if self.model.rope_free_layers and (self.engine == "verl" or getattr(self.method, "use_vllm", False)):
             raise ValueError("model.rope_free_layers: vLLM and verl would give positions to these layers all the same")
         return self

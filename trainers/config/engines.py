@@ -13,6 +13,7 @@ def verl_problem(run: RunConfig) -> str | None:
     model, method, parallel = run.model, run.method, run.parallel
     asked = {
         "model.revision": model.revision,
+        f"model.attn_implementation {model.attn_implementation}": model.attn_implementation != "sdpa",
         "model.quantization": model.quantization != "none",
         "model.freeze": model.freeze,
         "model.train_only": model.train_only,

@@ -126,7 +126,9 @@ class Verl(Section):
     the section optim: one optimiser step takes as many answers as it would with the engine trl."""
 
     rollout: Literal["vllm", "sglang", "trtllm"] = Field("vllm", description="What generates; verl has no hf rollout.")
-    max_prompt_length: int = Field(1024, ge=1, description="Tokens of a prompt; longer ones are left out.")
+    max_prompt_length: int = Field(
+        1024, ge=1, description="Tokens of a prompt, in place of data.max_length; longer ones are left out."
+    )
     tensor_model_parallel_size: int = Field(1, ge=1, description="GPUs that share one generating model.")
     gpu_memory_utilization: float = Field(0.6, gt=0, lt=1, description="Share of a GPU for the generating model.")
     critic_learning_rate: float = Field(1e-5, gt=0, description="ppo: learning rate of the value model.")

@@ -98,9 +98,11 @@ class Data(Section):
     )
     columns: dict[str, str] = Field({}, description="Our column name: the name in the file.")
     text_fields: Names = Field(
-        ["text", "content"], min_length=1, description="Stages on plain text: the first of these columns that a row has is its text."
+        ["text", "content"],
+        min_length=1,
+        description="Stages on plain text: the first of these columns that a row has is its text.",
     )
-    system: str | None = Field(None, description="System message for rows that have none.")
+    system: str | None = Field(None, description="Stages on conversations: system message for rows that have none.")
     skip_bad_rows: bool = Field(False, description="Leave rows out that cannot be used, counted, instead of stopping.")
     max_length: int = Field(1024, ge=8, description="Tokens of a row or, where rows are packed, of a block.")
     max_train_samples: int | None = Field(None, ge=1, description="Use at most this many training rows.")
@@ -230,7 +232,9 @@ class Eval(Section):
     """Held-out measurements. Without held-out rows nothing of this happens."""
 
     eval_steps: int | None = Field(None, ge=1, description="Evaluate every so many steps; empty: start and end only.")
-    samples: int = Field(0, ge=0, description="Held-out questions answered in words before and after training.")
+    samples: int = Field(
+        0, ge=0, description="Held-out questions answered in words before and after; not in cpt, mlm, reward."
+    )
     max_new_tokens: int = Field(128, ge=1, description="Length of those answers.")
     metric_for_best_model: str | None = Field(
         None, description="Keep the checkpoint where this held-out metric is best, and end with it, such as eval_loss."
@@ -239,7 +243,9 @@ class Eval(Section):
     early_stopping_patience: int | None = Field(
         None, ge=1, description="End after so many evaluations without improvement of metric_for_best_model."
     )
-    early_stopping_threshold: float = Field(0.0, ge=0, description="What is less than this is no improvement.")
+    early_stopping_threshold: float = Field(
+        0.0, ge=0, description="Less than this is no improvement: neither for patience nor as the best."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Eval:

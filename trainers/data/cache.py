@@ -86,9 +86,10 @@ def find_or_build(folder: Path, build: Callable[[Path], None]) -> Path:
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[bool]:
-    """Hold a lock on the file; False where the file system has none."""
-    with path.open("w") as file:
+    """Hold a lock on the file; False where the file system has none, or where the file is somebody else's."""
+    with contextlib.ExitStack() as stack:
         try:
+            file = stack.enter_context(path.open("a"))
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

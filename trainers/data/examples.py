@@ -140,6 +140,8 @@ def look_at_examples(config: RunConfig) -> list[str]:
     data = config.data
     sources.check_apart(data)
     entries = list(dict.fromkeys((*data.train_files, *data.eval_files)))
+    for name in entries:
+        sources.check_kind(name)
     plain = [name for name in entries if sources.is_plain(name)]
     limit = LOOK // max(len(plain), 1)
     # A JSON array can only be read whole.

@@ -71,14 +71,19 @@ class Formats:
                 return shape
         looked_for = " or ".join("+".join(shape.columns) for shape in self.known)
         raise InputProblem(
-            f"{place}: has the columns {', '.join(present)}; looked for {looked_for}", hint=_hint(self.known[0].name)
+            f"{place}: has the columns {', '.join(present)}; looked for {looked_for}", hint=_HINTS[self.known[0].name]
         )
 
 
-def _hint(name: str) -> str:
-    if name == "text":
-        return "name the column that holds the text in data.text_fields"
-    return "name the columns in data.columns, for example {prompt: question, response: answer}"
+_HINTS = {
+    "text": "name the column that holds the text in data.text_fields",
+    "preference": "name the columns in data.columns, for example {chosen: better, rejected: worse}",
+    "labelled": "name the columns in data.columns, for example {completion: answer, label: good}",
+    "prompt": "name the column in data.columns, for example {prompt: question}",
+} | dict.fromkeys(
+    ("messages", "instruction", "prompt_response", "input_output"),
+    "name the columns in data.columns, for example {prompt: question, response: answer}",
+)
 
 
 def formats_of(config: RunConfig) -> Formats:

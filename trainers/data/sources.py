@@ -27,11 +27,19 @@ def rows(name: str, split: str, data: Data) -> Rows:
         return read(path)
     if suffix(name) == ".parquet":
         return _parquet(path)
+    check_kind(name)
+    return _load(name, split, data)
+
+
+def check_kind(name: str) -> None:
+    """Raise InputProblem for a file of a kind that is not read, and for what is neither here nor a hub's name."""
+    path = Path(name)
+    if path.is_dir() or is_plain(name) or suffix(name) == ".parquet":
+        return
     if path.exists() or not _HUB_NAME.fullmatch(name):
         known = ", ".join((*READERS, ".parquet"))
         problem = f"none of the kinds {known}" if path.exists() else "no such file"
         raise InputProblem(f"{name}: {problem}", hint=f"convert it to one of {known}{_near(name)}")
-    return _load(name, split, data)
 
 
 def is_plain(name: str) -> bool:

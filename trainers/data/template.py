@@ -17,7 +17,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from trainers.data.kinds import Conversation
 from trainers.data.rows import BadRow
 from trainers.errors import InputProblem
-from trainers.templates import SHIPPED, find
+from trainers.templates import NO_TEMPLATE, SHIPPED, find, lacking
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,7 +43,7 @@ class ChatTemplate:
         if not isinstance(template, str):
             raise InputProblem(
                 "the tokenizer has no chat template",
-                hint="use an instruct model, or name a Jinja file in model.chat_template",
+                hint=NO_TEMPLATE,
             )
         self._template = template
         self._words = tokenizer.special_tokens_map
@@ -177,10 +177,7 @@ def use_template_file(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
         raise InputProblem(f"model.chat_template: {path} cannot be read: {e}", hint="name a Jinja file") from None
     missing = [token for token in SHIPPED.get(name, ()) if not _is_one_token(tokenizer, token)]
     if missing:
-        raise InputProblem(
-            f"model.chat_template {name} needs {', '.join(missing)}, which the tokenizer does not have as one token",
-            hint="take the template of the model's own family, or leave model.chat_template empty for its own one",
-        )
+        raise lacking(name, missing)
 
 
 def _is_one_token(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 from trainers.config import Model, RunConfig
 from trainers.errors import InputProblem
+from trainers.model.paths import adapter_folder, is_adapter
 
 _SHAPES = {
     "ForCausalLM": "causal",
@@ -22,12 +23,18 @@ _SHAPES = {
 }
 """Ends of the class names in ``architectures``. A bare ``...Model`` tells nothing."""
 
+_SIZES = ("model_type", "hidden_size", "num_hidden_layers")
+"""Entries of a config in which models differ whose adapters do not fit each other."""
+
 _NAMES = {"causal": "a causal language model", "masked": "an encoder", "classifier": "a classifier"}
 
 
 def read_config(model: Model) -> dict[str, Any]:
     """The model's config.json; empty for a name on the hub. Raises InputProblem for a file that is no JSON."""
-    path = Path(model.model_name_or_path).expanduser() / "config.json"
+    return _read_json(Path(model.model_name_or_path).expanduser() / "config.json")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
@@ -56,6 +63,8 @@ def check_fit(config: RunConfig, base: Mapping[str, Any]) -> None:
             f"stage {config.stage} needs {need}, and {config.model.model_name_or_path} is {have} ({named})",
             hint="take another model, or stage mlm for an encoder" if found == "masked" else "take another model",
         )
+    if config.model.adapter_name_or_path and is_adapter(config.model.adapter_name_or_path):
+        _check_adapter(config, adapter_folder(config.model.adapter_name_or_path), base)
     layers = rope_free_layers(config.model, base)
     if layers and uses_vllm(config):
         check_exportable(base | {"rope_free_layers": layers}, "vLLM")
@@ -63,6 +72,27 @@ def check_fit(config: RunConfig, base: Mapping[str, Any]) -> None:
         raise InputProblem(
             f"{config.stage} needs model.rope_free_layers: neither the run nor the model's config names any",
             hint="name the layers that lose their positions, counted from 0",
+        )
+
+
+def _check_adapter(config: RunConfig, folder: Path, base: Mapping[str, Any]) -> None:
+    """Raise InputProblem for an adapter with another head than the stage has, or of a model of another size."""
+    written = _read_json(folder / "adapter_config.json")
+    rates = written.get("task_type") == "SEQ_CLS"
+    if rates != (config.stage == "reward"):
+        raise InputProblem(
+            f"stage {config.stage} cannot go on with the adapter {folder}, which is of a model that "
+            f"{'rates (stage reward)' if rates else 'writes'}",
+            hint="drop model.adapter_name_or_path: a new adapter is trained",
+        )
+    trained_on = written.get("base_model_name_or_path")
+    own = _read_json(Path(trained_on) / "config.json") if trained_on else {}
+    differ = [key for key in _SIZES if key in own and key in base and own[key] != base[key]]
+    if differ:
+        of, on = (", ".join(f"{key} {values[key]}" for key in differ) for values in (own, base))
+        raise InputProblem(
+            f"the adapter {folder} was trained on {trained_on} ({of}), not on {config.model.model_name_or_path} ({on})",
+            hint="continue an adapter on the base model that it was trained on",
         )
 
 

@@ -7,6 +7,7 @@ directory was moved (the Trainer's own state holds an absolute path).
 from __future__ import annotations
 
 import logging
+import math
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ class Best(TrainerCallback):
         """Look up what earlier attempts found until this step."""
         self.step = None
         for line in history(self._run_dir):
-            if 0 < line["step"] <= step:
+            if 0 < line["step"] <= step and not line.get("result"):
                 self._take(line["step"], line.get(str(self.metric)))
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -47,6 +48,11 @@ class Best(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """What is measured now is the result."""
         self._training = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The last weights may be the best: they are measured before it is decided."""
+        if self.metric and state.global_step >= state.max_steps and args.eval_strategy != "no":
+            control.should_evaluate = True
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
@@ -82,7 +88,7 @@ class Best(TrainerCallback):
 
     def _take(self, step: int, value: float | None) -> bool:
         """Whether this is a new best."""
-        if value is None:
+        if value is None or not math.isfinite(value):
             return False
         gain = value - self._value if self._config.greater_is_better else self._value - value
         if self.step is not None and not gain > self._config.early_stopping_threshold:

@@ -117,6 +117,8 @@ class Reporter(TrainerCallback):
         self._attempt = attempt
         self._progress = progress
         self._meter = meter
+        self.result = False
+        """Whether what is measured now is the result, which need not be the weights of the last step."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The number of steps is known from here on."""
@@ -157,10 +159,8 @@ class Reporter(TrainerCallback):
         self._progress.update(**speed)
         # JSON has no infinity, which is a usual gradient norm while an fp16 run finds its scale.
         finite = {name: value if math.isfinite(value) else None for name, value in logs.items()}
-        append_line(
-            self._metrics,
-            {"schema": 1, "attempt": self._attempt, "step": state.global_step, "time": time.time(), **finite},
-        )
+        head = {"schema": 1, "attempt": self._attempt, "step": state.global_step, "time": time.time()}
+        append_line(self._metrics, head | ({"result": True} if self.result else {}) | finite)
         words = [f"{name} {logs[name]:.4g}" for name in SHOWN if name in logs]
         if "tokens_per_second" in logs:
             words.append(f"{logs['tokens_per_second']:.0f} tokens/s")

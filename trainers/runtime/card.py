@@ -22,15 +22,21 @@ PREDICTION = "prediction.json"
 COMPARED = ("seconds_per_step", "tokens_per_second", "peak_memory", "train_seconds")
 
 
+LARGE = 2**31
+"""Bytes of a file from which on its size alone is told: reading it again would let the GPUs wait."""
+
+
 def data_fingerprint(config: RunConfig) -> list[dict[str, Any]]:
-    """SHA-256 and size of every data file. Directories and data sets of the hub are named only."""
+    """Size and, below LARGE, SHA-256 of every data file. Directories and data sets of the hub are named only."""
     found = []
     for name in (*config.data.train_files, *config.data.eval_files):
         path = Path(name)
         entry: dict[str, Any] = {"source": name}
         if path.is_file():
-            with path.open("rb") as file:
-                entry |= {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": path.stat().st_size}
+            entry["bytes"] = path.stat().st_size
+            if entry["bytes"] < LARGE:
+                with path.open("rb") as file:
+                    entry["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
         found.append(entry)
     return found
 

@@ -2,10 +2,10 @@
 
     MFU = tokens/s x F / (peak x GPUs),   F = k N + 12 L h s / 2   FLOPs a token
 
-N counts the weights of all linear layers with the output layer, not the embedding look-up. k is 6 where all
-weights learn (2 forward, 4 backward) and 4 with an adapter (the frozen weights need no gradient of their own).
-The second term is attention (PaLM, https://arxiv.org/abs/2204.02311, appendix B) for L layers of width h over
-rows of s tokens, halved because half of it is masked; it has no weights, so an adapter saves nothing there.
+N counts the weights of all linear layers with the output layer, not the embedding look-up. k is 6 for a weight that
+learns (2 forward, 4 backward) and 4 for a frozen one, as below an adapter (it needs no gradient of its own).
+The second term is attention (PaLM, https://arxiv.org/abs/2204.02311, appendix B) for L layers whose heads together
+are h wide, over rows of s tokens, halved because half of it is masked; it has no weights, so an adapter saves nothing.
 Recomputed activations do not count: they are no work for the model.
 """
 
@@ -55,7 +55,8 @@ def flops_per_token(model: torch.nn.Module, row_length: float) -> float | None:
     experts = any(getattr(config, name, 0) for name in ("num_experts", "num_local_experts", "n_routed_experts"))
     if not layers or not width or experts:
         return None
-    linear = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
-    weights = sum(module.in_features * module.out_features for module in linear.values())
-    whole = any(module.weight.requires_grad for name, module in linear.items() if "lora_" not in name)
-    return (6 if whole else 4) * weights + 6 * layers * width * row_length
+    linear = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    products = sum((6 if one.weight.requires_grad else 4) * one.in_features * one.out_features for one in linear)
+    # Some models, as Qwen3, have heads that together are wider than the model.
+    head, heads = getattr(config, "head_dim", None), getattr(config, "num_attention_heads", None)
+    return products + 6 * layers * (head * heads if head and heads else width) * row_length

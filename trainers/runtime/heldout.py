@@ -67,7 +67,8 @@ class HeldOut(TrainerCallback):
         for start in range(0, len(asked), processes):
             index = min(start + rank, len(asked) - 1)
             question = asked[index].messages[:-1]
-            text = answer(trainer.model, trainer.processing_class, question, end, self._config.max_new_tokens)
+            with trainer.accelerator.autocast():
+                text = answer(trainer.model, trainer.processing_class, question, end, self._config.max_new_tokens)
             mine.append((index, text))
         said = dict(gather_object(mine))
         if not trainer.is_world_process_zero():

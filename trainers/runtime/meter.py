@@ -36,8 +36,8 @@ class Meter:
         self._steps += 1
         self._mark = now
         self.step_loss = 0.0
-        if self._gpu is not None:
-            self._busy.append(_utilization(self._gpu))
+        if self._gpu is not None and (busy := _utilization(self._gpu)) is not None:
+            self._busy.append(busy)
 
     def take(self, rows: int, tokens: int) -> dict[str, float]:
         """Speed since the last call, given the rows and tokens of all processes in that time; starts over.
@@ -73,10 +73,14 @@ def _gpu_handle() -> Any:
         return None
 
 
-def _utilization(handle: Any) -> int:
+def _utilization(handle: Any) -> int | None:
+    """In percent; None where NVML does not say, as of a part of a GPU (MIG)."""
     import pynvml
 
-    return int(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+    try:
+        return int(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+    except pynvml.NVMLError:
+        return None
 
 
 def peak_memory() -> int:

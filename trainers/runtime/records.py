@@ -89,14 +89,18 @@ def git_commit() -> str | None:
 
 
 def history(run_dir: Path) -> list[dict[str, Any]]:
-    """The metrics of a run as one story: where a later attempt did steps again, its lines count."""
-    story: dict[tuple[int, bool], dict[str, Any]] = {}
+    """The metrics of a run as one story: where a later attempt did steps again, its lines count.
+
+    Of one step the line of training comes first, then that of held-out rows, then the ``result``.
+    """
+    story: dict[tuple[int, int], dict[str, Any]] = {}
     attempt = None
     for line in read_lines(run_dir / "metrics.jsonl"):
         if line["attempt"] != attempt:
             attempt = line["attempt"]
             story = {place: earlier for place, earlier in story.items() if place[0] <= line["step"]}
-        story[line["step"], any(name.startswith("eval_") for name in line)] = line
+        kind = 2 if line.get("result") else any(name.startswith("eval_") for name in line)
+        story[line["step"], kind] = line
     return [story[place] for place in sorted(story)]
 
 

@@ -17,9 +17,17 @@ class TokenTrainer(RunTrainer):
     """A RunTrainer whose loss is the mean over all labelled tokens of a step, and whose evaluation weighs tokens,
     not batches."""
 
-    likelihood: Likelihood
+    ahead = 1
+    """How far a label lies ahead of the token that guesses it."""
     whole_rows = False
     """Whether evaluation also counts the rows of which every labelled token is the model's first choice."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.likelihood = Likelihood(self.model, ahead=self.ahead)
+        # Whatever the model says of its own loss: only then the Trainer counts the labels of all batches of a step.
+        self.model_accepts_loss_kwargs = True
+        self._loss_shifts_labels = self.ahead == 1
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -42,7 +50,8 @@ class TokenTrainer(RunTrainer):
         totals = torch.zeros(4, dtype=torch.float64, device=self.args.device)
         devices = [self.args.device] if self.args.device.type == "cuda" else []
         self.model.eval()
-        with torch.random.fork_rng(devices), torch.no_grad():
+        # Where nothing was left to train, nobody has told the model its number format yet.
+        with torch.random.fork_rng(devices), torch.no_grad(), self.accelerator.autocast():
             for inputs in self.get_eval_dataloader():
                 if self.state.global_step < self.state.max_steps and self.stop.agreed():
                     return {}
@@ -67,16 +76,8 @@ class CausalTrainer(TokenTrainer, SFTTrainer):
 
     one_pass = True
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.likelihood = Likelihood(self.model)
-
 
 class MaskedTrainer(TokenTrainer, Trainer):
     """transformers' Trainer of an encoder."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.likelihood = Likelihood(self.model, ahead=0)
-        # We count the labels ourselves; only then the Trainer does it for all batches of a step.
-        self.model_accepts_loss_kwargs = True
+    ahead = 0

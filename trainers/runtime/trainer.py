@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 from torch.utils.data import RandomSampler
 from transformers.trainer import TRAINING_ARGS_NAME
@@ -146,7 +147,9 @@ class RunTrainer:
         if self.best.step is None or self.best.step == self.state.global_step:
             return False
         folder = self.run_dir / checkpoints.FOLDER / f"checkpoint-{self.best.step}"
-        if not (folder / checkpoints.MARK).is_file():
+        # The first process wrote it; others may not see it yet, and loading it takes all of them.
+        [there] = broadcast_object_list([(folder / checkpoints.MARK).is_file()])
+        if not there:
             log.warning("%s, the best one, is gone: the last weights are the result", folder.name)
             return False
         log.info("the result is %s, where %s was best", folder.name, self.best.metric)

@@ -11,6 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -82,6 +83,22 @@ class RolloutTrainer(RunTrainer):
         batch = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
         self.meter.equal_rewards = self._metrics["train"]["frac_reward_zero_std"][-1] == 1.0
         return batch  # type: ignore[no-any-return]
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)  # type: ignore[misc]
+        if self.num_iterations > 1:
+            torch.save({"step": self._step, "answers": self._buffered_inputs}, self._answers(output_dir))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        super()._load_rng_state(checkpoint)  # type: ignore[misc]
+        # TRL would generate again, and from then on out of step with the prompts.
+        if checkpoint and self._answers(checkpoint).is_file():
+            kept = torch.load(self._answers(checkpoint), map_location=self.args.device, weights_only=True)
+            self._step, self._buffered_inputs = kept["step"], kept["answers"]
+
+    def _answers(self, checkpoint: str) -> Path:
+        """Where this process keeps the answers on which it has more steps to take (``method.num_iterations``)."""
+        return Path(checkpoint) / f"answers_{self.args.process_index}.pt"
 
     def _calculate_rewards(self, inputs: list[dict[str, Any]], *args: Any) -> torch.Tensor:
         """Hand the functions the columns as they were in the file: a table would have made one type of each."""

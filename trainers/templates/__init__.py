@@ -5,6 +5,7 @@ Each writes a conversation as the model's makers published it. Light: a login no
 
 from __future__ import annotations
 
+import json
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -19,6 +20,34 @@ SHIPPED: dict[str, tuple[str, ...]] = {
 }
 """The special tokens that each needs. They stand in the templates as text: a tokenizer without them would cut
 them into pieces that the model has never seen."""
+
+
+def check_tokenizer(folder: Path, name: str | None) -> None:
+    """What the files of a tokenizer tell before it is loaded. ``name`` is ``model.chat_template``.
+
+    Raises InputProblem: it has no chat template and none is named, or it lacks tokens that the shipped one needs.
+    """
+    settings, tokens = folder / "tokenizer_config.json", folder / "tokenizer.json"
+    if name is None and settings.is_file():
+        own = any(folder.glob("chat_template*")) or (folder / "additional_chat_templates").is_dir()
+        if not own and '"chat_template"' not in settings.read_text(encoding="utf-8"):
+            raise InputProblem(f"the tokenizer in {folder} has no chat template", hint=NO_TEMPLATE)
+    if name in SHIPPED and tokens.is_file():
+        # Whether it keeps each whole is known only to the tokenizer; what is nowhere in it, it does not.
+        text = tokens.read_text(encoding="utf-8")
+        if missing := [token for token in SHIPPED[name] if json.dumps(token, ensure_ascii=False) not in text]:
+            raise lacking(name, missing)
+
+
+NO_TEMPLATE = "use an instruct model, or name a template or a Jinja file in model.chat_template"
+
+
+def lacking(name: str, tokens: list[str]) -> InputProblem:
+    """What to say of a tokenizer without the tokens of a shipped template."""
+    return InputProblem(
+        f"model.chat_template {name} needs {', '.join(tokens)}, which the tokenizer does not have as one token",
+        hint="take the template of the model's own family, or leave model.chat_template empty for its own one",
+    )
 
 
 def find(name: str) -> Path:

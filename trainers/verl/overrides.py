@@ -199,7 +199,9 @@ def _critic(config: RunConfig, model: str) -> dict[str, Any]:
 
 def _optimiser(config: RunConfig, section: str, learning_rate: float) -> dict[str, Any]:
     optim = config.optim
-    steps, share = (-1, optim.warmup_steps) if optim.warmup_steps < 1 else (int(optim.warmup_steps), 0.0)
+    # To verl a constant rate is one that may warm up first, to transformers one that does not.
+    warmup = 0.0 if optim.lr_scheduler_type == "constant" else optim.warmup_steps
+    steps, share = (-1, warmup) if warmup < 1 else (int(warmup), 0.0)
     values = {
         "lr": learning_rate,
         "lr_warmup_steps": steps,
