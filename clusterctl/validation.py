@@ -44,10 +44,14 @@ def nearest(key: str, known: list[str]) -> str:
     same_leaf = [k for k in known if k.rsplit(".", 1)[-1] == last and k != key]
     near = (
         same_leaf
-        or difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+        or [k for k in difflib.get_close_matches(key, known, n=3, cutoff=0.6) if _alike(k.rsplit(".", 1)[-1], last)]
         or [k for k in known if difflib.get_close_matches(last, [k.rsplit(".", 1)[-1]], cutoff=0.7)]
     )
     return f" - did you mean {near[0]}?" if near else ""
+
+
+def _alike(one: str, other: str) -> bool:
+    return difflib.SequenceMatcher(None, one, other).ratio() >= 0.5
 
 
 def of_other_stages(key: str) -> str:

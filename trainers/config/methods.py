@@ -127,7 +127,7 @@ class Verl(Section):
 
     rollout: Literal["vllm", "sglang", "trtllm"] = Field("vllm", description="What generates; verl has no hf rollout.")
     max_prompt_length: int = Field(
-        1024, ge=1, description="Tokens of a prompt, in place of data.max_length; longer ones are left out."
+        1024, ge=1, description="Tokens of a prompt, for data.max_length; longer are left out."
     )
     tensor_model_parallel_size: int = Field(1, ge=1, description="GPUs that share one generating model.")
     gpu_memory_utilization: float = Field(0.6, gt=0, lt=1, description="Share of a GPU for the generating model.")

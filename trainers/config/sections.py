@@ -233,7 +233,7 @@ class Eval(Section):
 
     eval_steps: int | None = Field(None, ge=1, description="Evaluate every so many steps; empty: start and end only.")
     samples: int = Field(
-        0, ge=0, description="Held-out questions answered in words before and after; not in cpt, mlm, reward."
+        0, ge=0, description="Held-out questions answered in words, before and after; stages on answers."
     )
     max_new_tokens: int = Field(128, ge=1, description="Length of those answers.")
     metric_for_best_model: str | None = Field(

@@ -160,6 +160,6 @@ def _near(name: str) -> str:
     cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
     cached = [path.name.removeprefix("datasets--").replace("--", "/", 1) for path in cache.glob("datasets--*")]
     path = Path(name)
-    beside = [str(path.with_name(other.name)) for other in path.parent.glob("*")]
+    beside = [str(path.with_name(other.name)) for other in path.parent.glob("*") if other != path]
     near = get_close_matches(name, [*cached, *beside], n=1, cutoff=0.8)
     return f" (did you mean {near[0]}?)" if near else ""
