@@ -95,6 +95,8 @@ class Profile(Strict):
             self.launcher, self.strategy, self.offload, self.nodes * self.processes, cpu=not self.gpus_per_node
         ):
             raise ValueError(problem)
+        if self.dtype == "fp16" and not self.gpus_per_node:
+            raise ValueError("dtype fp16 needs a GPU: use fp32 or bf16")
         if self.signal_lead >= self.time:
             raise ValueError(
                 f"signal_lead ({durations.words(self.signal_lead)}) must be shorter than time"

@@ -76,7 +76,7 @@ def _line(model: type[BaseModel], error: Any, where: Callable[[str], str]) -> st
         case "model_type" | "dict_type":
             return f"{dotted}: keys with values are wanted, {{key: value}}, not {error.get('input')!r:.80}{origin}"
         case "missing":
-            return f"{dotted} is missing{origin}"
+            return f"{dotted} is missing{origin.replace(' [default]', '')}"
         case "value_error":
             text = str(error["ctx"]["error"])
             return f"{dotted}: {text}{origin}" if dotted else text

@@ -116,7 +116,7 @@ def test_verl_is_started_followed_stopped_resumed_and_saved(folder: Path, packag
 
     (run_dir / "stop").unlink()
     (run_dir / "slow").unlink()
-    ended = train(run, PYTHONPATH=packages, CLUSTERCTL_ATTEMPT="2")
+    ended = train(run, launcher=(sys.executable,), PYTHONPATH=packages, CLUSTERCTL_ATTEMPT="2")
     assert ended.code == 0, ended.err
     assert progress(run_dir)["phase"] == "finished" and progress(run_dir)["step"] == 5
     lines = [line for line in metrics(run_dir) if "loss" in line]
@@ -146,11 +146,11 @@ def test_verl_is_started_followed_stopped_resumed_and_saved(folder: Path, packag
 
 def test_verl_that_fails_or_is_not_there_is_said(folder: Path, packages: str) -> None:
     run = verl_run(folder)
-    ended: Ended = train(run)
+    ended: Ended = train(run, launcher=(sys.executable,))
     assert ended.code == 2
     assert ended.err.startswith("error: engine verl: verl, ray, vllm is not installed here\nhint: verl wants an older")
     (run.parent / "broken").touch()
-    ended = train(run, PYTHONPATH=packages)
+    ended = train(run, launcher=(sys.executable,), PYTHONPATH=packages)
     assert ended.code == 1
     assert "error: verl ended with exit code 1 after step 1\n" in ended.err
     assert "CUDA out of memory" in ended.err

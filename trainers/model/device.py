@@ -28,10 +28,10 @@ def choose_device(config: RunConfig) -> str:
         )
     dtype = config.precision.dtype
     if dtype == "fp16" and device == "cpu":
-        raise RunProblem("fp16 training needs a GPU", hint="set precision.dtype to fp32 or bf16")
+        raise RunProblem("fp16 training needs a GPU", hint="set dtype to fp32 or bf16 in the profile")
     if dtype == "bf16" and device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         name = torch.cuda.get_device_name()
-        raise RunProblem(f"{name} has no bf16", hint="set precision.dtype to fp16, or take a card from Ampere on")
+        raise RunProblem(f"{name} has no bf16", hint="set dtype to fp16 in the profile, or take a card from Ampere on")
     _check_kernels(config, device)
     if device == "cuda":
         # bitsandbytes puts quantised weights on the current GPU as soon as they are loaded.
@@ -74,5 +74,5 @@ def _check_kernels(config: RunConfig, device: str) -> None:
     if config.precision.dtype == "fp32" and model.attn_implementation == "flash_attention_2":
         raise InputProblem(
             "flash_attention_2 computes in bf16 or fp16 alone",
-            hint="set precision.dtype to bf16, or model.attn_implementation to sdpa",
+            hint="set dtype to bf16 in the profile, or model.attn_implementation to sdpa",
         )

@@ -19,7 +19,8 @@ from trainers.runtime.records import PACKAGES, git_commit, version
 PREDICTION = "prediction.json"
 """What clusterctl expected when it submitted the run; there only where it had reason to expect something."""
 
-COMPARED = ("seconds_per_step", "tokens_per_second", "peak_memory", "train_seconds")
+COMPARED = {"seconds_per_step": "", "tokens_per_second": "", "peak_memory": " (bytes)", "train_seconds": ""}
+"""What is told of memory and speed, with the unit where the name has none."""
 
 
 LARGE = 2**31
@@ -78,6 +79,7 @@ def _markdown(card: dict[str, Any]) -> str:
         f"# {card['run_id']}",
         "",
         f"Stage {card['stage']} on {model['model_name_or_path']}, adapter {model['adapter']}, "
+        f"learning rate {optim['learning_rate']:g}, max_length {config['data']['max_length']}, "
         f"{config['precision']['dtype']}, strategy {parallel['strategy']}, {processes} "
         f"process{'es' if processes > 1 else ''}, {batch} rows a step, {measured.get('steps')} steps in "
         f"{card['attempts']} attempt{'s' if card['attempts'] > 1 else ''}.",
@@ -102,7 +104,8 @@ def _markdown(card: dict[str, Any]) -> str:
         "",
         "## To repeat it",
         "",
-        f"In this directory: `{card['command']}`. What it was given stands in `run.yaml`, and in `run_card.json`.",
+        f"Copy `run.yaml` and `job.sh` into an empty directory, and there: `{card['command']}`. In this one, the run is "
+        "done and would train nothing more. What it was given stands in `run.yaml`, and in `run_card.json`.",
         "",
         f"Code at git commit {card['git_commit'] or 'unknown'}, Python {card['python']}, "
         + ", ".join(f"{name} {number}" for name, number in card["versions"].items() if number != "not installed")
@@ -118,7 +121,7 @@ def _results(measured: dict[str, Any]) -> list[tuple[Any, ...]]:
 
 
 def _comparison(predicted: dict[str, Any], measured: dict[str, Any]) -> list[tuple[Any, ...]]:
-    return [(name, predicted.get(name), measured.get(name)) for name in COMPARED]
+    return [(name + unit, predicted.get(name), measured.get(name)) for name, unit in COMPARED.items()]
 
 
 def _gpus(machine: dict[str, Any]) -> str:
