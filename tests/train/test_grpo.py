@@ -25,7 +25,7 @@ def same(completions, **columns):
 
 def late(completions, answer, trainer_state, **columns):
     if trainer_state.global_step < 1:
-        return [float(len(c[0]["content"]) % 7) for c in completions]
+        return [None for _ in completions]
     return [1 / (len(text) - len("Player 2 is a hunter.")) for text in answer]
 """
 
@@ -152,6 +152,9 @@ def test_the_reward_rises_and_what_teaches_nothing_is_said(folder: Path, prompts
 
     assert "step 1: all answers to each prompt got the same reward" in (same / "training.log").read_text("utf-8")
     assert "in the first 10 steps all answers to each prompt got the same reward" in progress(same)["error"]
+    # A step that no function rated teaches nothing, and is no reason to end.
+    assert "all answers to each prompt got the same reward or none" in (late / "training.log").read_text("utf-8")
+    assert "reward" not in next(line for line in metrics(late) if "loss" in line)
     error = progress(late)["error"]
     assert error.startswith("reward function failed at step 2, answer to ") and "row " in error, error
     assert error.endswith(f"{prompts.parent / 'rewards.py'}:13: ZeroDivisionError: division by zero")

@@ -58,6 +58,7 @@ def test_the_best_checkpoint_is_the_result_and_patience_ends_the_run(folder: Pat
     words = (run.parent / "run_card.md").read_text(encoding="utf-8")
     assert f"| eval_loss | {evaluated[0]:.6g} | {result:.6g} |" in words
     assert "| seconds_per_step | 0.25 | " in words
+    assert "into an empty directory" in words
     assert str(run.parent) not in words + json.dumps(card)
 
     # Done is done: another attempt trains nothing more, and comes to the same result. On a GPU the same weights do
@@ -66,6 +67,8 @@ def test_the_best_checkpoint_is_the_result_and_patience_ends_the_run(folder: Pat
     (run.parent / "metrics.jsonl").write_text("".join(lines[:-1]) + lines[-1].replace(str(result), str(result - 1e-6)))
     again = train(run)
     assert again.code == 0, again.err
+    measured = json.loads((run.parent / "training_metrics.json").read_text(encoding="utf-8"))
+    assert measured["tokens"] == card["measured"]["tokens"] > 0
     assert "nothing is left to train" in again.out
     assert final.read_bytes() == (run.parent / f"checkpoints/checkpoint-{best}/model.safetensors").read_bytes()
 

@@ -31,6 +31,13 @@ def nothing_written(folder: Path) -> None:
     [
         (["--set", "optim.lerning_rate=1"], ["optim.lerning_rate", "did you mean optim.learning_rate?"]),
         (["--set", "adam_beta1=0.5"], ["did you mean optim.adam_beta1?"]),
+        (["--set", "optim.lerning_rate=1", "--set", "foo.bar=1"], ["did you mean optim.learning_rate?", "foo.bar"]),
+        (["--set", "method.beta=1"], ["--set method.beta", "it belongs to stage dpo, kto, grpo, rloo"]),
+        (["--set", "data=3"], ["data: keys with values are wanted"]),
+        (["--set", "data.train_files=tiny/config.yaml"], ["there is no file"]),
+        (["--set", "data.train_files=mine.yaml"], ["mine.yaml: none of the kinds .csv"]),
+        (["--set", "model.model_name_or_path=tiny/tinny"], ["there is no directory"]),
+        (["--set", "profile.dtype=fp16"], ["dtype fp16 needs a GPU"]),
         (["--set", "optim.learning_rate=quick"], ["optim.learning_rate", "'quick'", "--set"]),
         (["--set", "optim.learning_rate"], ["not key=value"]),
         (["--set", "data.train_files=nowhere.csv"], ["data.train_files", "nowhere.csv"]),
@@ -75,6 +82,7 @@ def test_all_errors_of_a_recipe_at_once_with_file_and_line(cli: Cli, recipe: Pat
         "unknown key modle",
         "did you mean model?",
         "unknown key method.beta",
+        "it belongs to stage dpo, kto, grpo, rloo",
         "(4 errors)",
     )
     nothing_written(recipe.parent)

@@ -53,6 +53,7 @@ def test_what_the_profile_decides(capsys: pytest.CaptureFixture[str]) -> None:
         ("beta", "that is method.beta today"),
         ("data.block_size", "that is data.max_length today"),
         ("zzz", "docs/recipe-fields.md has them all"),
+        ("dpo", "clusterctl recipes explain method --stage dpo"),
     ],
 )
 def test_keys_that_do_not_exist(capsys: pytest.CaptureFixture[str], key: str, hint: str) -> None:

@@ -71,3 +71,36 @@ def test_the_schema_knows_what_excludes_each_other() -> None:
 def test_it_needs_no_torch() -> None:
     code = "import sys, trainers.model.fit; assert not {'torch', 'transformers', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_adapter_that_does_not_fit_is_found_before_the_queue(tmp_path: Path) -> None:
+    base, other, adapter = (tmp_path / name for name in ("base", "other", "adapter"))
+    for place in (base, other, adapter):
+        place.mkdir()
+    small = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_size": 64}
+    (base / "config.json").write_text(json.dumps(small))
+
+    def written(**values: str) -> None:
+        (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base), **values}))
+
+    written(task_type="CAUSAL_LM")
+    check(base, small, adapter_name_or_path=str(adapter))
+    with pytest.raises(UsageProblem, match=r"\(hidden_size 64\), not on .*other \(hidden_size 96\)"):
+        check(other, small | {"hidden_size": 96}, adapter_name_or_path=str(adapter))
+    with pytest.raises(UsageProblem, match=r"stage reward cannot go on with the adapter .* a model that writes"):
+        check(base, small, "reward", adapter_name_or_path=str(adapter))
+    written(task_type="SEQ_CLS")
+    with pytest.raises(UsageProblem, match=r"stage sft cannot go on with the adapter .* a model that rates"):
+        check(base, small, adapter_name_or_path=str(adapter))
+
+
+def test_a_tokenizer_without_the_template_is_found_before_the_queue(tmp_path: Path) -> None:
+    check(tmp_path, {})
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    with pytest.raises(UsageProblem, match="has no chat template"):
+        check(tmp_path, {})
+    (tmp_path / "tokenizer.json").write_text('{"added_tokens": [{"content": "<|im_start|>"}]}')
+    with pytest.raises(UsageProblem, match=r"qwen2_chatml needs <\|im_end\|>, which the tokenizer does not have"):
+        check(tmp_path, {}, chat_template="qwen2_chatml")
+    (tmp_path / "chat_template.jinja").write_text("{{ messages }}")
+    check(tmp_path, {})

@@ -68,12 +68,14 @@ class Tripwires(TrainerCallback):
         """A step without a gradient is usual where answers are compared, a whole beginning of them is not."""
         self._equal += 1
         if self._equal == 1:
-            log.warning("step %d: all answers to each prompt got the same reward, so nothing was learned from it", step)
+            log.warning(
+                "step %d: all answers to each prompt got the same reward or none, so nothing was learned from it", step
+            )
         # A resumed run may have learned already all that there is.
         if self._equal == step == EQUAL_STEPS:
             raise RunProblem(
-                f"in the first {EQUAL_STEPS} steps all answers to each prompt got the same reward: nothing can be "
-                "learned",
+                f"in the first {EQUAL_STEPS} steps all answers to each prompt got the same reward or none: nothing can "
+                "be learned",
                 hint="can a reward function tell good from bad on this model's answers? see reward and completions "
                 "in metrics.jsonl; more num_generations or a higher temperature give more to compare",
             )

@@ -104,8 +104,8 @@ def _markdown(card: dict[str, Any]) -> str:
         "",
         "## To repeat it",
         "",
-        f"Copy `run.yaml` and `job.sh` into an empty directory, and there: `{card['command']}`. In this one, the run is "
-        "done and would train nothing more. What it was given stands in `run.yaml`, and in `run_card.json`.",
+        f"Copy `run.yaml` and `job.sh` into an empty directory, and there: `{card['command']}`. In this one, the run "
+        "is done and would train nothing more. What it was given stands in `run.yaml`, and in `run_card.json`.",
         "",
         f"Code at git commit {card['git_commit'] or 'unknown'}, Python {card['python']}, "
         + ", ".join(f"{name} {number}" for name, number in card["versions"].items() if number != "not installed")

@@ -6,22 +6,26 @@ from pathlib import Path
 from typing import Any
 
 from trainers.model.freeze import size
-from trainers.runtime.files import write_json
+from trainers.runtime.files import read_json, write_json
 from trainers.runtime.meter import peak_memory
 from trainers.runtime.records import history
 
 
 def write_summary(run_dir: Path, trainer: Any, rows: dict[str, int], train_seconds: float) -> None:
     """Write the summary of a finished run. ``rows`` counts the rows used, cut and dropped; ``tokens`` and
-    ``train_seconds`` are those of the last attempt alone, all of its training loop included."""
+    ``train_seconds`` are those of the last attempt that trained, all of its training loop included."""
+    path, tokens = run_dir / "training_metrics.json", trainer.meter.all_tokens
+    if not tokens and (earlier := read_json(path)):
+        # There was nothing left to train.
+        tokens, train_seconds = earlier.get("tokens", 0), earlier.get("train_seconds", 0.0)
     weights = list(trainer.accelerator.unwrap_model(trainer.model).parameters())
     write_json(
-        run_dir / "training_metrics.json",
+        path,
         {
             "steps": trainer.state.global_step,
             "epochs": trainer.state.epoch,
             **told(run_dir, trainer.state.global_step),
-            "tokens": trainer.meter.all_tokens,
+            "tokens": tokens,
             "train_seconds": train_seconds,
             "peak_memory": peak_memory(),
             "trainable_parameters": sum(size(weight) for weight in weights if weight.requires_grad),

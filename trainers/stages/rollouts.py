@@ -8,6 +8,7 @@ that weighs every held-out prompt alike.
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -81,7 +82,9 @@ class RolloutTrainer(RunTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         batch = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
-        self.meter.equal_rewards = self._metrics["train"]["frac_reward_zero_std"][-1] == 1.0
+        # The share does not count prompts without a rating, which teach nothing either.
+        push = self.accelerator.gather(batch["advantages"].abs().sum().reshape(1)).sum()
+        self.meter.equal_rewards = self._metrics["train"]["frac_reward_zero_std"][-1] == 1.0 or push == 0
         return batch  # type: ignore[no-any-return]
 
     def _save_rng_state(self, output_dir: str) -> None:
@@ -115,7 +118,13 @@ class RolloutTrainer(RunTrainer):
             ) from None
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Name the KL for what it is: an estimate from the sampled answers, a mean over their tokens."""
+        """Name the KL for what it is: an estimate from the sampled answers, a mean over their tokens.
+
+        What no function has rated since the last time has no mean, which TRL would log as None: it is left out.
+        """
+        for metrics in self._metrics.values():
+            for name in [name for name, values in metrics.items() if all(map(math.isnan, values))]:
+                del metrics[name]
         values = self._metrics["train"].pop("kl", None)
         if values:
             self._metrics["train"]["kl_per_token"] = values
