@@ -6,8 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-
-torch = pytest.importorskip("torch")
+import torch
 
 
 def test_the_longest_rows_come_first_and_all_rows_come_once() -> None:
