@@ -58,7 +58,7 @@ def _table(data: Mapping[str, Any]) -> Any:
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("KEY", "VALUES", "DEFAULT", "STAGES", "MEANING"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading == "KEY")
     for entry in data["entries"]:
         default = "required" if entry["required"] else entry["default"]
         table.add_row(entry["key"], entry["values"], default, _stages(entry), entry["meaning"])

@@ -34,7 +34,8 @@ def test_one_stage_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert "did you mean sft?" in said(capsys, "method", "--stage", "sfft")[2]
 
 
-def test_a_section_is_a_table_of_its_keys(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_section_is_a_table_of_its_keys(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")  # no key is ever cut
     _, out, _ = said(capsys, "model.lora")
     rows = [line.split()[0] for line in out.splitlines() if line.startswith("model.lora.")]
     assert rows[:3] == ["model.lora.r", "model.lora.lora_alpha", "model.lora.lora_dropout"]

@@ -244,7 +244,6 @@ def test_the_wheel_has_the_templates(tmp_path: Path) -> None:
     import subprocess
     import sys
 
-    pytest.importorskip("hatchling")
     argv = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
