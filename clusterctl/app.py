@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-COMMANDS = ("plan", "submit", "test", "status", "tail", "cancel", "resume", "run", "gpus")
+COMMANDS = ("plan", "submit", "test", "status", "tail", "cancel", "resume", "run", "diagnose", "gpus")
 """Each is a function in the module of its name, which also holds its ``EXAMPLES``."""
 
 

@@ -4,13 +4,13 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PATH:/usr/sbin:/sbin" # where Debian keeps the daemons, which are not on everybody's path
 
-suites=(tests/unit tests/slurm tests/train)
+suites=(tests/unit tests/failures tests/slurm tests/train)
 missing=()
 for program in slurmctld slurmd munged slurmdbd mariadbd; do
     command -v "$program" >/dev/null || missing+=("$program")
 done
 if ((${#missing[@]})); then
-    suites=(tests/unit tests/train)
+    suites=(tests/unit tests/failures tests/train)
 fi
 
 # Two at a time, a file each: half of the tests wait for Slurm or for a training.

@@ -1,0 +1,61 @@
+"""Causes in the words of Slurm and of our own runner; several are also known from the job's state alone."""
+
+from __future__ import annotations
+
+from trainers.failures.cause import Cause, sign
+
+CAUSES = (
+    Cause(
+        "time_limit",
+        "the job reached its time limit",
+        "`clusterctl resume {run}` goes on from the newest checkpoint; --set profile.time=... asks for longer",
+        policy="resume",
+        weight="scheduler",
+        signs=(sign("DUE TO TIME LIMIT"), sign("time limit", pattern=r"clusterctl: .*reached its time limit")),
+    ),
+    Cause(
+        "preempted",
+        "the job made way for one of higher priority",
+        "`clusterctl resume {run}`, when it does not come back by itself",
+        policy="resume",
+        weight="scheduler",
+        signs=(sign("DUE TO PREEMPTION"), sign("DUE TO JOB REQUEUE")),
+    ),
+    Cause(
+        "node_failure",
+        "a node of the job failed",
+        "`clusterctl resume {run}` goes on elsewhere",
+        policy="resume",
+        weight="scheduler",
+        signs=(
+            sign("DUE TO NODE FAILURE"),
+            sign("Node failure on", pattern=r"srun: error: Node failure on"),
+            sign(
+                "Socket timed out on send/recv operation",
+                pattern=r"srun: error: .*task launch failed.*Socket timed out",
+            ),
+            sign(
+                "Unable to create step for job",
+                pattern=r"srun: error: Unable to create step for job \d+: (?!.*Requested)",
+            ),
+        ),
+    ),
+    Cause(
+        "cancelled",
+        "somebody cancelled the job",
+        "`clusterctl resume {run}`, if it was a mistake",
+        weight="scheduler",
+        signs=(sign("CANCELLED AT", pattern=r"\*\*\* (JOB|STEP) \S+ ON \S+ CANCELLED AT \S+ \*\*\*"),),
+    ),
+    Cause(
+        "launch_failure",
+        "Slurm could not start the job's script",
+        "check on the node that output_root is there and can be written: `clusterctl doctor --on PROFILE`",
+        weight="scheduler",
+        signs=(
+            sign("Could not open stdout file", "Could not open stderr file"),
+            sign("couldn't chdir to"),
+            sign("error: Unable to open file"),
+        ),
+    ),
+)
