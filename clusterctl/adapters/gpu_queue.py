@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 
 from clusterctl.adapters.choose_gpus import candidates, choose, count, visible
 from clusterctl.adapters.leases import Leases, Ticket, lease_dir
 from clusterctl.errors import ClusterctlError
-from clusterctl.model import Gpu, Resources
+from clusterctl.model import Gpu, Pair, Resources
 
 _LOOK_INTERVAL = 5.0
 """Seconds between two looks by NVML when no lease changed: a look can take the driver seconds."""
@@ -34,15 +33,19 @@ class Taken:
 class GpuQueue:
     """One job waiting for GPUs. First come, first served, but a later job may take what no earlier one waits for.
 
+    ``holder`` is what others read of who holds the cards.
+
     Raises:
         Unavailable: leases cannot be kept on this machine.
     """
 
-    def __init__(self, wanted: Resources) -> None:
+    def __init__(self, wanted: Resources, holder: str) -> None:
         self._wanted = wanted
+        self._holder = holder
         self._leases = Leases(lease_dir())
         self._ticket: Ticket | None = None
         self._gpus: tuple[Gpu, ...] | None = None
+        self._pairs: tuple[Pair, ...] = ()
         self._looked_at = 0.0
         self._unleased_then: frozenset[str] | None = None
         self._words = ""
@@ -97,16 +100,27 @@ class GpuQueue:
                     held[uuid] = fd
                     unused.callback(os.close, fd)
             busy = (eligible - held.keys()).union(*ahead)
-            chosen = choose(gpus, busy, self._wanted, _numa_nodes(gpus))
+            chosen = choose(gpus, busy, self._wanted, self._pairs)
             unleased = frozenset(eligible - busy)
             if isinstance(chosen, str):
-                return chosen + (f", {len(ahead)} ahead in line" if ahead else ""), unleased
-            return Taken(chosen, tuple(os.dup(held[gpu.uuid or ""]) for gpu in chosen)), unleased
+                line = f", {len(ahead)} ahead in line" if ahead else ""
+                return chosen + line + self._held_by(eligible - held.keys()), unleased
+            uuids = [gpu.uuid or "" for gpu in chosen]
+            signature = self._leases.sign(self._holder, uuids)
+            return Taken(chosen, (signature, *(os.dup(held[uuid]) for uuid in uuids))), unleased
+
+    def _held_by(self, uuids: Collection[str]) -> str:
+        """Whose jobs have these cards: '; held by sft-20261122-a3f9'."""
+        names = list(dict.fromkeys(lease.holder for lease in self._leases.signed() if lease.uuid in uuids))
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        return f"; held by {', '.join(names[:3])}{more}" if names else ""
 
     def _look(self) -> None:
         from clusterctl.adapters.nvml import machine
 
-        self._gpus = visible(machine().gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
+        seen = machine()
+        self._gpus = visible(seen.gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
+        self._pairs = seen.pairs
         self._looked_at = time.monotonic()
 
     def _look_is_old(self) -> bool:
@@ -118,17 +132,3 @@ class GpuQueue:
         if unleased != self._unleased_then:
             return True
         return (isinstance(answer, Taken) or bool(unleased)) and self._look_is_old()
-
-
-def _numa_nodes(gpus: Sequence[Gpu]) -> dict[str, int]:
-    """The memory node of each card by its UUID, where the kernel knows one."""
-    nodes = {}
-    for gpu in gpus:
-        if gpu.bus_id and gpu.uuid:
-            # NVML writes the domain with eight digits, the kernel with four.
-            path = Path("/sys/bus/pci/devices") / gpu.bus_id.lower()[-12:] / "numa_node"
-            try:
-                nodes[gpu.uuid] = int(path.read_text())
-            except (OSError, ValueError):
-                continue
-    return nodes

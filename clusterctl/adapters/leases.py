@@ -2,7 +2,8 @@
 
 A lease is a kernel lock (flock) on a file named as the GPU's UUID. Whoever inherits the open file holds the lease
 too: it ends with the last process of the job, by itself, however that process ends. A place in the line is a
-locked file too, so that the place of a dead process counts for nothing.
+locked file too, so that the place of a dead process counts for nothing; and so is a holder's signature, from which
+others can read whose a card is.
 
 The folder belongs to nobody (mode 1777, as /tmp), so nothing in it is trusted: files are opened for reading only,
 never through a link, and only their locks count. They carry the sticky bit, which tells systemd-tmpfiles(8) to
@@ -15,24 +16,46 @@ import contextlib
 import fcntl
 import json
 import os
+import secrets
 import stat
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from clusterctl.adapters.process import user_name
 from clusterctl.errors import Unavailable
+from clusterctl.model import Lease
 
 _TICKET = "ticket-"
+_SIGNATURE = "held-"
 _LINE_TRIES = 20
 """Times 50 ms: how long to wait for others who just look at the line. It takes them some milliseconds."""
 _MAX_CLAIM = 65536
-"""Bytes read of another user's ticket."""
+"""Bytes read of another user's ticket or signature."""
+
+_MAX_HOLDER = 100
+"""Characters of what a holder calls itself: it goes into other users' logs and terminals."""
 
 
 def lease_dir() -> Path:
     """The folder of the leases: one for all users, or they would not see each other's."""
     return Path(os.environ.get("CLUSTERCTL_LEASE_DIR") or "/tmp/clusterctl-leases")  # noqa: S108
+
+
+def holders() -> tuple[Lease, ...]:
+    """Who holds which GPUs of this machine, as far as it is signed. Nothing where there never was a lease."""
+    if not lease_dir().is_dir():
+        return ()
+    try:
+        leases = Leases(lease_dir())
+    except Unavailable:
+        return ()
+    try:
+        return tuple(leases.signed())
+    finally:
+        leases.close()
 
 
 @dataclass(frozen=True)
@@ -110,20 +133,53 @@ class Leases:
         claims = (self._claim(number) for number in self._numbers() if number < ticket.number)
         return [claim for claim in claims if claim is not None]
 
+    def sign(self, holder: str, uuids: Collection[str]) -> int:
+        """Say who holds these leases: for all to see as long as the descriptor, or one inherited from it, is open.
+
+        Only with the line in hand, as two may not clear up at once.
+
+        Raises:
+            Unavailable: the folder is damaged, or full.
+        """
+        for old in self._signatures():
+            self._read_living(old, clear=True)
+        with self._complaining():
+            name = f"{_SIGNATURE}{secrets.token_hex(8)}"
+            fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644, dir_fd=self._dir)
+            _lock(fd, fcntl.LOCK_EX, tries=_LINE_TRIES)
+            os.write(fd, json.dumps({"holder": holder, "uuids": sorted(uuids)}).encode())
+            os.fchmod(fd, 0o1644)
+        return fd
+
+    def signed(self) -> Iterator[Lease]:
+        """The leases that living jobs have signed. The user is certain, the rest is what he says of himself."""
+        for name in self._signatures():
+            match self._read_living(name):
+                case ({"uuids": list(uuids), "holder": str(said)}, file):
+                    holder = "".join(c if c.isprintable() else "?" for c in said[:_MAX_HOLDER])
+                    yield from (Lease(str(uuid), user_name(file.st_uid), holder, file.st_mtime) for uuid in uuids)
+
+    def _signatures(self) -> list[str]:
+        return sorted(entry.name for entry in os.scandir(self._dir) if entry.name.startswith(_SIGNATURE))
+
     def _claim(self, number: int) -> frozenset[str] | None:
-        """The UUIDs on a living ticket. A dead one is cleared away where we may."""
-        name = f"{_TICKET}{number:08d}"
+        """The UUIDs on a living ticket."""
+        found = self._read_living(f"{_TICKET}{number:08d}", clear=True)
+        return frozenset(map(str, found[0])) if found and isinstance(found[0], list) else None
+
+    def _read_living(self, name: str, *, clear: bool = False) -> tuple[Any, os.stat_result] | None:
+        """What a locked file holds. One that nobody has locked any more is cleared away, where we may."""
         try:
             fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=self._dir)
         except OSError:
             return None
         try:
             if _lock(fd, fcntl.LOCK_SH):
-                with contextlib.suppress(OSError):
-                    os.unlink(name, dir_fd=self._dir)
+                if clear:
+                    with contextlib.suppress(OSError):
+                        os.unlink(name, dir_fd=self._dir)
                 return None
-            uuids = json.loads(os.read(fd, _MAX_CLAIM))
-            return frozenset(map(str, uuids)) if isinstance(uuids, list) else None
+            return json.loads(os.read(fd, _MAX_CLAIM)), os.fstat(fd)
         except (OSError, ValueError):
             return None
         finally:

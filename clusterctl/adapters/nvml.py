@@ -1,4 +1,4 @@
-"""This machine's GPUs by NVML, NVIDIA's management library: the one module that imports ``pynvml``.
+"""This machine's GPUs by NVML, NVIDIA's management library. Only this module and its neighbour import ``pynvml``.
 
 A bad card never hides its neighbours: one that may not be opened is left out, one that is broken is listed
 with its problem, and a field that the driver does not tell is None. The past (Xid errors) is not asked for:
@@ -21,6 +21,7 @@ from typing import Any
 
 import pynvml
 
+from clusterctl.adapters.nvml_topology import numa_node, pairs
 from clusterctl.adapters.process import user_name
 from clusterctl.errors import Unavailable
 from clusterctl.model import Gpu, GpuProcess, Machine
@@ -87,6 +88,7 @@ def machine(*, timeout: float = 60.0) -> Machine:
 
 def _ask_driver() -> Machine:
     gpus: list[Gpu] = []
+    handles: dict[int, Any] = {}
     hidden = 0
     with _driver():
         for index in range(pynvml.nvmlDeviceGetCount()):
@@ -98,12 +100,14 @@ def _ask_driver() -> Machine:
                 gpus.append(Gpu(index, uuid=None, name=None, problem=_words(e)))
             else:
                 gpus += _card(index, handle)
+                handles[index] = handle
         return Machine(
             hostname=os.uname().nodename,
             driver=_driver_version(),
             cuda=_cuda_version(),
             gpus=tuple(gpus),
             hidden=hidden,
+            pairs=pairs(handles),
         )
 
 
@@ -206,6 +210,7 @@ def _gpu(index: int, handle: Any) -> Gpu:
         processes=processes,
         problem=problem,
         warnings=warnings,
+        numa_node=numa_node(handle, pci and pci.busId),
     )
 
 

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -24,7 +24,7 @@ FLAGS = ["-O1", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", "-shared", "-fPI
 
 @dataclass(frozen=True)
 class Card:
-    """One GPU. Memory in MiB; ``faults`` in the words of nvml.c; ``processes`` maps a pid to its MiB."""
+    """One GPU. Memory in MiB; ``faults`` and ``place`` in the words of nvml.c; ``processes``: pids with their MiB."""
 
     name: str
     capability: str
@@ -35,11 +35,18 @@ class Card:
     watts: int = 32
     faults: str = ""
     processes: Mapping[int, int] = field(default_factory=dict)
+    place: str = ""
 
 
 A800 = Card("NVIDIA A800 80GB PCIe", "8.0", 81920)
 A40 = Card("NVIDIA A40", "8.6", 46068)
 FLEET = (A800, A800, A800, A800, A40, A40, A40, A40)
+
+MIXED_SERVER = (
+    *(replace(A800, place=f"numa=0,bridge={pair}") for pair in (1, 1, 2, 2)),
+    *(replace(A40, place=f"numa=1,switch={switch}") for switch in (2, 2, 3, 3)),
+)
+"""A server as there are many: A800s in pairs under NVLink bridges, A40s in pairs under PCIe switches."""
 
 
 def fake_nvml_env(
@@ -64,7 +71,8 @@ def fake_nvml_env(
 def _line(card: Card) -> str:
     processes = ",".join(f"{pid}={mib}" for pid, mib in card.processes.items())
     numbers = (card.memory, card.used, card.utilization, card.temperature, card.watts)
-    return "\t".join([card.name, card.capability, *map(str, numbers), card.faults, processes])
+    faults = ",".join(filter(None, (card.faults, card.place)))
+    return "\t".join([card.name, card.capability, *map(str, numbers), faults, processes])
 
 
 def _library(old_driver: bool) -> Path:

@@ -5,7 +5,9 @@
  *   name  capability  memory  used  utilization  temperature  watts  faults  processes
  *   NVIDIA A40  8.6  46068  2048  97  63  281  pcie=8,throttle=0x48  4242=2000,4243=48
  *
- * Memory is in MiB. A fault is a word of `fault_words` below, with a number where it needs one.
+ * Memory is in MiB. A fault is a word of `fault_words` below, with a number where it needs one. Where a card sits is
+ * said there too: numa=N, its memory node; switch=N, the PCIe switch above it; bridge=BITS, four NVLinks to each card
+ * that has one of the bits too; nvswitch=N, so many NVLinks to NVSwitch. One without numa tells nothing of its place.
  * FAKE_NVML_INIT_ERROR (a number) is what nvmlInit answers instead of success.
  * FAKE_NVML_CALLS names a file that gets a line for each nvmlInit and nvmlShutdown.
  *
@@ -39,12 +41,14 @@ typedef enum {
     UNREADABLE,      /* an unknown error instead of a handle */
     VANISH,          /* gone after its name and UUID were asked for */
     XID,             /* =N in the past, of which NVML keeps nothing */
+    NUMA, SWITCH, BRIDGE, NVSWITCH,
     FAULTS
 } Fault;
 
 static const char *const fault_words[FAULTS] = {
     "bare", "denied", "ecc", "hang", "lost", "mig", "pcie", "persistence-off", "remap-failed", "remap-pending",
-    "reset", "throttle", "unreadable", "vanish", "xid"
+    "reset", "throttle", "unreadable", "vanish", "xid",
+    "numa", "switch", "bridge", "nvswitch"
 };
 
 typedef struct { unsigned pid; unsigned long long memory; unsigned instance, compute_instance; } Process;
@@ -267,6 +271,55 @@ NUMBER(nvmlDeviceGetPersistenceMode, unsigned, card->fault[PERSISTENCE_OFF] < 0)
 NUMBER(nvmlDeviceGetCurrPcieLinkWidth, unsigned, number_of(card, PCIE, 16))
 NUMBER(nvmlDeviceGetMaxPcieLinkWidth, unsigned, 16)
 NUMBER(nvmlDeviceGetCurrentClocksThrottleReasons, unsigned long long, number_of(card, THROTTLE, 0x1))
+
+/* --- where it sits ------------------------------------------------------------------------------ */
+
+#define BRIDGE_LINKS 4
+
+int nvmlDeviceGetMemoryAffinity(Card *card, unsigned words, unsigned long *to, unsigned socket) {
+    ASK(card, 0);
+    if (card->fault[NUMA] < 0 || socket) return NOT_SUPPORTED;
+    memset(to, 0, words * sizeof *to);
+    to[card->fault[NUMA] / 64] = 1UL << card->fault[NUMA] % 64;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetTopologyCommonAncestor(Card *card, Card *other, unsigned *level) {
+    enum { SINGLE = 10, NODE = 40, SYSTEM = 50 };
+    ASK(card, 0);
+    ASK(other, 0);
+    if (card->fault[NUMA] < 0 || other->fault[NUMA] < 0) return NOT_SUPPORTED;
+    int same_switch = card->fault[SWITCH] >= 0 && card->fault[SWITCH] == other->fault[SWITCH];
+    *level = same_switch ? SINGLE : card->fault[NUMA] == other->fault[NUMA] ? NODE : SYSTEM;
+    return SUCCESS;
+}
+
+/* The card at the other end of a bridge's link: the links go round the others, four for each. */
+static Card *beyond(const Card *card, unsigned link) {
+    for (unsigned c = 0; c < cards; c++)
+        if (&fleet[c] != card && fleet[c].fault[BRIDGE] > 0 && fleet[c].fault[BRIDGE] & card->fault[BRIDGE]) {
+            if (link < BRIDGE_LINKS) return &fleet[c];
+            link -= BRIDGE_LINKS;
+        }
+    return NULL;
+}
+
+int nvmlDeviceGetNvLinkState(Card *card, unsigned link, unsigned *active) {
+    ASK(card, 0);
+    if (card->fault[BRIDGE] < 0 && card->fault[NVSWITCH] < 0) return NOT_SUPPORTED;
+    if (link >= 18) return INVALID_ARGUMENT;
+    *active = card->fault[BRIDGE] >= 0 ? !!beyond(card, link) : link < card->fault[NVSWITCH];
+    return SUCCESS;
+}
+
+int nvmlDeviceGetNvLinkRemotePciInfo_v2(Card *card, unsigned link, Pci *to) {
+    ASK(card, 0);
+    memset(to, 0, sizeof *to);
+    Card *other = card->fault[BRIDGE] >= 0 ? beyond(card, link) : NULL;
+    if (other) strcpy(to->bus_id, other->bus_id);
+    else snprintf(to->bus_id, sizeof to->bus_id, "00000000:%02X:00.0", 0xC0 + link % 6);
+    return SUCCESS;
+}
 
 /* --- MIG --------------------------------------------------------------------------------------- */
 

@@ -15,37 +15,16 @@ from typing import Any
 
 import torch
 
-PEAK = {
-    "A800": 312e12,
-    "A100": 312e12,
-    "A40": 149.7e12,
-    "A30": 165e12,
-    "A10": 125e12,
-    "L40S": 362e12,
-    "L40": 181e12,
-    "L20": 119.5e12,
-    "L4": 121e12,
-    "H100 PCIE": 756e12,
-    "H100": 989e12,
-    "H800": 989e12,
-    "H200": 989e12,
-    "H20": 148e12,
-    "RTX 4090": 165e12,
-    "RTX 3090": 71e12,
-    "V100": 125e12,
-}
-"""Dense half-precision FLOP/s by a part of the card's name, longer parts first: NVIDIA's data sheets, without
-sparsity; V100 is fp16."""
+from trainers.hardware import find
 
 
 def peak_flops(card: str) -> float | None:
-    """FLOP/s of a card at bf16 (fp16 before Ampere), or None for a card that is not known."""
-    words = card.upper().replace("-", " ").split()
-    for name in sorted(PEAK, key=len, reverse=True):
-        parts = name.split()
-        if all(part in words for part in parts):
-            return PEAK[name]
-    return None
+    """Dense FLOP/s of a card, by its name, at bf16 (fp16 before Ampere); None for a card that is not known.
+
+    Source: trainers/hardware/gpu_types.yaml.
+    """
+    known = find(card)
+    return known.half if known else None
 
 
 def flops_per_token(model: torch.nn.Module, row_length: float) -> float | None:
