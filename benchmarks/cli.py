@@ -36,7 +36,10 @@ PASS, SQUEUE, LONG_SQUEUE = "python -c pass", "squeue", "squeue -h -o"
 SQUEUE_FORMAT = "%i %T %V %S %e %l %u %N %r %Z %k"
 """The fields that `status` asks for, as far as -o has them."""
 VERSION, LONG_STATUS = "clusterctl --version", "clusterctl status"
-VERSION_TARGET, STATUS_TARGET = 7.0, 3.0
+PLAN = "clusterctl plan sft --profile a40-1"
+PLAN_OPTIONS = ("--scheduler", "local", "--set", "data.train_files=data.csv", "--set", "data.eval_files=[]")
+"""A model of the shipped catalogue, known as one in the hub's cache is: from a config.json."""
+VERSION_TARGET, STATUS_TARGET, PLAN_TARGET = 7.0, 3.0, 15.0
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,7 @@ def measure(box: Box, folder: Path, rounds: int) -> tuple[str, bool]:
 
     targets = [
         (f"`{VERSION}` / `{PASS}`", times[VERSION] / times[PASS], VERSION_TARGET),
+        (f"`{PLAN}` / `{PASS}`", times[PLAN] / times[PASS], PLAN_TARGET),
         (f"`{LONG_STATUS}` / `{LONG_SQUEUE}`, {JOBS} jobs", many[LONG_STATUS] / many[LONG_SQUEUE], STATUS_TARGET),
     ]
     verdicts = [(what, f"{r:.2f}", f"< {limit:g}", "yes" if r < limit else "NO") for what, r, limit in targets]
@@ -175,6 +179,7 @@ def start_up() -> dict[str, Case]:
         SQUEUE: Case(["squeue"]),
         **ours,
         **asking,
+        PLAN: Case([CLUSTERCTL, *PLAN.split()[1:], *PLAN_OPTIONS], sys.executable),
         **torchx,
         "import submitit": Case([python, "-c", "import submitit"], python),
     }

@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -22,6 +23,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests.tiny import make_tiny_model  # noqa: E402
+
 LENGTH = 2048
 VOCABULARY = 512
 """Words in the data; the models have the vocabulary of their shape."""
@@ -88,30 +93,32 @@ def main() -> None:
 
 
 def _model(path: Path, shape: str) -> Path:
-    """Random weights in bf16 with a small word tokenizer, made on the GPU where there is one."""
+    """Random weights in bf16, made on the GPU, and a tokenizer."""
     if path.exists():
         return path
     code = f"""
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
-words = {{word: number for number, word in enumerate(["<end>", "<pad>", *("w%d" % i for i in range({VOCABULARY}))])}}
-tokenizer = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
-tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<pad>")
-fast.save_pretrained({str(path)!r})
-config = AutoConfig.for_model(**{SHAPES[shape]!r}, eos_token_id=0, pad_token_id=1)
+from transformers import AutoConfig, AutoModelForCausalLM
+config = AutoConfig.for_model(**{SHAPES[shape]!r}, eos_token_id=2, pad_token_id=0)
 torch.manual_seed(0)
 with torch.device("cuda"):
     model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
 model.save_pretrained({str(path)!r})
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+    add_tokenizer(path)
     return path
 
 
+def add_tokenizer(model: Path) -> None:
+    """Put the tests' tokenizer beside a model: it knows turns, and the class of the model can load it."""
+    for file in make_tiny_model(model.with_name("tokenizer")).iterdir():
+        if file.name.startswith(("tokenizer", "chat_template", "vocab", "merges", "special")):
+            shutil.copy(file, model)
+
+
 def _rows(path: Path, blocks: int) -> Path:
-    """Documents of 200 to 1200 words, a word a token, enough for so many blocks."""
+    """Documents of 200 to 1200 words, each at least a token, enough for so many blocks."""
     dice = random.Random(0)
     left = blocks * LENGTH + LENGTH
     with path.open("w", encoding="utf-8") as file:

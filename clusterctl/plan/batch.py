@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
+from typing import TYPE_CHECKING
 
-from trainers.config import RunConfig
 from trainers.data.arithmetic import count_steps
+
+if TYPE_CHECKING:
+    from trainers.config import RunConfig
 
 ROLLOUTS = ("grpo", "rloo", "ppo")
 """Stages whose batch is made of answers that the model generates."""
+
+PAIRS = ("dpo", "reward")
+"""Stages whose rows are two sequences that the model reads."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,9 @@ class Memory:
     device: tuple[Term, ...]
     host: tuple[Term, ...]
     exact: bool = True
-    """Whether the model's architecture is known; else the terms are a bound."""
+    """Whether the model's architecture is known; else the terms are a bound from above."""
+    rough: bool = False
+    """Whether the formulas were hardly held against such a run: a mixture of experts, verl (docs/memory.md)."""
     peak: int | None = None
     measured_in: str | None = None
 
@@ -61,6 +63,7 @@ class Duration:
     efficiency: float | None = None
     """Model FLOPs over peak that was assumed or measured; see trainers/runtime/compute.py."""
     measured_in: str | None = None
+    seconds_per_step: float | None = None
 
     @property
     def total(self) -> float:
@@ -85,6 +88,10 @@ class Verdict:
     why: str
     needs: int | None = None
     has: int | None = None
+    """Bytes of one GPU; of a run without one, of the node."""
+    host_needs: int | None = None
+    host_has: int | None = None
+    """Bytes of the node, where they are too few for a run on GPUs."""
 
 
 @dataclass(frozen=True)

@@ -35,11 +35,15 @@ class Offer:
 
 @dataclass(frozen=True)
 class Inventory:
-    """``problem`` says why nothing is known: no driver, no answer. Then ``offers`` is empty."""
+    """``problem`` says why nothing is known: no driver, no answer. Then ``offers`` is empty.
+
+    ``misled``: what the site file says of a partition that is not where the GPUs are, a sentence each.
+    """
 
     scheduler: SchedulerName
     offers: tuple[Offer, ...]
     problem: str = ""
+    misled: tuple[str, ...] = ()
 
     def of_type(self, gpu_type: str) -> tuple[Offer, ...]:
         """The offers of one type of GPU."""

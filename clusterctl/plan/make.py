@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from clusterctl import __version__
@@ -26,8 +27,8 @@ def make(composed: Composed, site: Site, scheduler: SchedulerName, *, python: st
     return Plan(
         name=composed.config.name,
         scheduler=scheduler,
-        resources=_resources(profile, site),
-        activation=_activation(profile, site, python),
+        resources=_with_cards(resources(profile, site), composed, scheduler),
+        activation=activation(profile, site, python),
         launcher=profile.launcher,
         zero=profile.strategy.startswith("zero"),
         processes_per_node=profile.processes,
@@ -42,12 +43,13 @@ def _ray(composed: Composed) -> int | None:
     return int(config.method.verl.ray_start_timeout) if str(config.engine) == "verl" else None
 
 
-def _resources(profile: Profile, site: Site) -> Resources:
+def resources(profile: Profile, site: Site) -> Resources:
+    """What a job of this profile asks of the scheduler."""
     return Resources(
         nodes=profile.nodes,
         gpus_per_node=profile.gpus_per_node,
         gpu_type=profile.gpu_type,
-        cpus_per_task=profile.cpus_per_task,
+        cpus_per_task=profile.cpus,
         mem=profile.mem,
         time_limit=profile.time,
         signal_lead=profile.signal_lead,
@@ -59,12 +61,33 @@ def _resources(profile: Profile, site: Site) -> Resources:
     )
 
 
+def _with_cards(wanted: Resources, composed: Composed, scheduler: SchedulerName) -> Resources:
+    """What follows from what there is: Slurm's partition; without Slurm which cards, and how large they have to be."""
+    if scheduler == "slurm":
+        offered = composed.offer.partition if composed.offer else None
+        return replace(wanted, partition=wanted.partition or offered)
+    asked = composed.asked
+    return replace(wanted, gpu_ids=asked.gpu_ids, mixed=asked.mixed, gpu_memory=_gpu_memory(composed))
+
+
+def _gpu_memory(composed: Composed) -> int | None:
+    """Bytes that a card of an open type has to hold: what was asked for, and the estimate where any card has it."""
+    profile, memory = composed.profile, composed.memory
+    if profile.gpu_type or not profile.gpus_per_node:
+        return None
+    # Who names cards knows them: an estimate is no reason to refuse one.
+    counts = memory is not None and composed.usable is not None and not composed.asked.gpu_ids
+    needs = min(memory.total, composed.usable) if counts and memory and composed.usable else 0
+    return max(profile.least_memory or 0, needs) or None
+
+
 def _partition(profile: Profile, site: Site) -> str | None:
     key = profile.gpu_type or ("gpu" if profile.gpus_per_node else "cpu")
     return site.partitions.get(key)
 
 
-def _activation(profile: Profile, site: Site, python: str) -> Activation:
+def activation(profile: Profile, site: Site, python: str) -> Activation:
+    """What the shell does before Python runs. Raises UsageProblem for a key among the variables."""
     environment = site.environment
     target = environment.name or (_absolute(environment.path) if environment.path else "")
     return Activation(
@@ -79,7 +102,7 @@ def _activation(profile: Profile, site: Site, python: str) -> Activation:
 
 def _variables(profile: Profile, site: Site) -> dict[str, str]:
     """Environment of the job, weakest first: ours, the profile's, the site's."""
-    threads = max(1, profile.cpus_per_task // profile.processes)
+    threads = max(1, profile.cpus // profile.processes)
     ours = {
         "PYTHONUNBUFFERED": "1",
         # torchrun and accelerate set this to 1 when it is unset, which halves the speed on CPUs.
