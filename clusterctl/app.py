@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
-COMMANDS = ("plan", "submit", "test", "status", "tail", "cancel", "resume", "run", "diagnose", "gpus")
+COMMANDS = (
+    "plan", "submit", "test", "status", "report", "compare", "tail", "cancel", "resume", "run",
+    "diagnose", "archive", "prune", "doctor", "gpus", "init",
+)  # fmt: skip
 """Each is a function in the module of its name, which also holds its ``EXAMPLES``."""
 
 

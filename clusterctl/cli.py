@@ -15,6 +15,7 @@ def main() -> None:
     try:
         code = _run(sys.argv[1:])
         sys.stdout.flush()
+        gc.freeze()
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:
@@ -49,7 +50,9 @@ def _run(argv: list[str]) -> int:
         sys.stdout.write(f"clusterctl {__version__}\n")
         return 0
     # Imports leave no garbage; looking for some meanwhile, and once more at the end, costs a tenth of a short command.
+    # Commands import more when they begin, hence the threshold; what runs for long still has its garbage collected.
     gc.disable()
+    gc.set_threshold(100_000)
     import typer
 
     from clusterctl import output

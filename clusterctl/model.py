@@ -11,6 +11,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
+from trainers.hardware import find, short_name
+
 SchedulerName = Literal["slurm", "local"]
 
 
@@ -94,6 +96,7 @@ class Gpu:
     processes: tuple[GpuProcess, ...] = ()
     problem: str | None = None
     warnings: tuple[str, ...] = ()
+    numa_node: int | None = None
 
     @property
     def gpu_type(self) -> str | None:
@@ -101,12 +104,13 @@ class Gpu:
 
         It ends with the first word that holds a digit and what makes another card of it: 'rtx2080ti'.
         """
-        if self.name is None:
-            return None
-        words = [w for w in self.name.lower().replace("-", " ").split() if w not in _MAKERS]
-        model = next((n for n, word in enumerate(words, 1) if any(c.isdigit() for c in word)), len(words))
-        kind = words[:model] + [w for w in words[model:] if w in _VARIANTS]
-        return "".join(kind).replace("rtxa", "a") or None
+        return None if self.name is None else short_name(self.name)
+
+    @property
+    def capacity(self) -> int | None:
+        """Bytes that a process can fill: what the driver tells as total, less what it keeps of such a card."""
+        known = find(self.name, self.memory_total) if self.name and self.memory_total else None
+        return known.usable if known else self.memory_total
 
     @property
     def usable(self) -> bool:
@@ -119,10 +123,33 @@ class Gpu:
         return bool(self.processes) or (self.memory_used or 0) > _IDLE_MEMORY
 
 
-_MAKERS = frozenset({"nvidia", "tesla", "geforce", "quadro", "grid"})
-_VARIANTS = frozenset({"ti", "super", "ada"})
 _IDLE_MEMORY = 1024**3
 """An idle A800 shows 583 MiB where the driver counts its own reserve as used (NVML memory, version 1)."""
+
+
+PciePath = Literal["PIX", "PXB", "PHB", "NODE", "SYS"]
+"""What two cards have in common on the way over PCIe, in the words of ``nvidia-smi topo -m``, nearest first: one
+switch, several switches, the host bridge, the NUMA node, nothing but the system."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """How two cards of a machine reach each other. ``nvlinks`` are active ones, direct or through NVSwitch."""
+
+    gpus: tuple[int, int]
+    """Their indices, the lower one first."""
+    nvlinks: int = 0
+    pcie: PciePath | None = None
+
+
+@dataclass(frozen=True)
+class Lease:
+    """Who holds a GPU's lease: the owner of the process, and what it calls itself: a run id. Unix seconds."""
+
+    uuid: str
+    user: str
+    holder: str
+    since: float
 
 
 @dataclass(frozen=True)
@@ -130,6 +157,7 @@ class Machine:
     """The GPUs of this machine, with the version of the driver and the newest CUDA that it supports.
 
     ``hidden`` counts the GPUs that this process may not open: in a job, those outside its device cgroup.
+    ``pairs`` has those of which the driver tells how they are joined.
     """
 
     hostname: str
@@ -137,6 +165,7 @@ class Machine:
     cuda: str | None
     gpus: tuple[Gpu, ...]
     hidden: int = 0
+    pairs: tuple[Pair, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -157,6 +186,16 @@ class Node:
     gpus: tuple[Gres, ...]
     gpus_used: tuple[Gres, ...]
     reason: str = ""
+    cpus: int | None = None
+    memory: int | None = None
+    """Bytes, as slurm.conf says."""
+    features: tuple[str, ...] = ()
+    max_times: tuple[int | None, ...] = ()
+    """Seconds, the limit of each of the partitions; None: unlimited."""
+    closed: tuple[str, ...] = ()
+    """Those of the partitions that start no jobs now: not 'up'."""
+    default_partition: str | None = None
+    """The partition of jobs that name none, where it is one of these."""
 
     @property
     def usable(self) -> bool:
@@ -176,7 +215,11 @@ _OUT = frozenset(
 
 @dataclass(frozen=True)
 class Resources:
-    """What one job asks of a scheduler. ``gpu_ids`` (local only) are NVML indices or UUIDs chosen by hand."""
+    """What one job asks of a scheduler. ``gpu_ids`` (local only) are NVML indices or UUIDs chosen by hand.
+
+    ``gpu_memory`` is what one card must be able to hold: a smaller card is no candidate. ``mixed`` says that cards
+    of several models, named by ``gpu_ids``, are wanted all the same.
+    """
 
     nodes: int = 1
     gpus_per_node: int = 0
@@ -191,6 +234,8 @@ class Resources:
     constraint: str | None = None
     gpu_request: Literal["gpus-per-node", "gres"] = "gpus-per-node"
     gpu_ids: tuple[str, ...] = ()
+    gpu_memory: int | None = None
+    mixed: bool = False
 
 
 @dataclass(frozen=True)
@@ -204,6 +249,12 @@ class Submission:
     resources: Resources
     after: tuple[str, ...] = ()
     """Job ids (of the same scheduler) that must end well first."""
+    sweep: str = ""
+    """The sweep that the run belongs to; its directory lies beside the run's."""
+    parallel: int | None = None
+    """So many runs of the sweep at a time; None: as many as there is room for."""
+    tasks: tuple[int, ...] = ()
+    """Slurm: these runs of the sweep as one job array. ``run_dir`` is the sweep's then."""
 
 
 @dataclass(frozen=True)
@@ -235,6 +286,19 @@ class Job:
 
 
 @dataclass(frozen=True)
+class QueueStart:
+    """When a scheduler thinks that it would start a job: an estimate, which binds nobody. Unix seconds.
+
+    ``at`` is None where nobody can say; ``refused`` where the scheduler would not take the job at all. ``why`` has the
+    words of both.
+    """
+
+    at: float | None
+    why: str = ""
+    refused: bool = False
+
+
+@dataclass(frozen=True)
 class Activation:
     """What a node's shell does before Python runs, from the site file."""
 
@@ -261,6 +325,8 @@ class Plan:
     version: str
     ray_start_timeout: int | None = None
     """Engine verl: seconds until all nodes have to be part of Ray. None: another engine, no Ray."""
+    mail: str = ""
+    """Whom Slurm writes at the end, at a failure and at a requeue; empty: nobody."""
 
     @property
     def world_size(self) -> int:
@@ -304,6 +370,14 @@ class Record:
     full_time_limit: int | None = None
     """Seconds that the full run would have, where this is a shorter test of it."""
     after: tuple[str, ...] = ()
+    sweep: str = ""
+    """The sweep that the run belongs to: its run id is ``SWEEP-N``."""
+    swept: tuple[str, ...] = ()
+    """``key=value`` of what the sweep varies."""
+    parallel: int | None = None
+    """So many runs of the sweep at a time."""
+    auto_fix: tuple[str, ...] = ()
+    """What the job may change by itself: oom, shorter."""
     jobs: tuple[JobEntry, ...] = ()
     schema: int = 1
 
@@ -342,6 +416,42 @@ class Attempt:
     outcome: str = ""
     decision: str = ""
     why: str = ""
+    cause: str = ""
+    """A name of the table of failures, where it failed or was told to stop."""
+
+
+class Level(StrEnum):
+    """How a run does by its metrics, worst last."""
+
+    GOOD = "healthy"
+    EARLY = "too early to say"
+    WATCH = "watch"
+    BAD = "in trouble"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the metrics of a run show: ``words`` have the numbers; ``remedy`` is empty where nothing is to do."""
+
+    name: str
+    level: Level
+    words: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Health:
+    """The verdict on the metrics of a run and everything it rests on, worst first."""
+
+    level: Level
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """A few words for a table."""
+        if not self.findings or self.level is Level.EARLY:
+            return str(self.level)
+        return f"{self.level}: {self.findings[0].words}"
 
 
 @dataclass(frozen=True)
@@ -360,5 +470,9 @@ class Status:
     eta_seconds: float | None = None
     makes_time_limit: bool | None = None
     last_seen: float | None = None
+    health: Health | None = None
+    """What its metrics say; None where there are none."""
+    cause: str = ""
+    """The title of the cause of which its last attempt failed; empty where none did or nobody knows."""
     gone: bool = False
     """The scheduler answered and nothing of this run waits or runs: it is safe to submit it again."""

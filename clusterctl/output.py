@@ -58,6 +58,18 @@ def show_line(text: str, *, to_stderr: bool = False) -> None:
     print(text, file=sys.stderr if to_stderr else sys.stdout)
 
 
+def can_ask() -> bool:
+    """A person sits at the terminal and can be asked."""
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def confirm(text: str, question: str) -> bool:
+    """Show the text, ask, and say whether the answer was yes. Enter alone is no."""
+    clean = "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+    print(f"{clean}\n{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 def _envelope(command: str, data: Any, *, ok: bool, error: Any = None) -> None:
     whole = {"schema": SCHEMA, "command": command, "ok": ok, "data": jsonable(data), "error": error}
     # Where the output's encoding lacks a character, JSON's \\u keeps it.
@@ -128,16 +140,25 @@ def _event(event: Event) -> None:
 
 
 def _watch(watch: Watch, *, as_json: bool) -> int:
-    try:
-        if as_json or not sys.stdout.isatty():
-            while True:
-                show(watch.make(), as_json=as_json)
-                time.sleep(watch.every)
-        from rich.live import Live
+    from clusterctl.adapters.keyboard import quit_key
 
-        with Live(console=_console(), auto_refresh=False, screen=True) as live:
-            while True:
-                live.update(watch.make().view(), refresh=True)
-                time.sleep(watch.every)
+    try:
+        with quit_key() as pressed:
+            if as_json or not sys.stdout.isatty():
+                while True:
+                    show(watch.make(), as_json=as_json)
+                    if pressed(watch.every):
+                        return 0
+            from rich.console import Group
+            from rich.live import Live
+            from rich.text import Text
+
+            with Live(console=_console(), auto_refresh=False, screen=True) as live:
+                while True:
+                    view = watch.make().view()
+                    said = f"{time.strftime('%H:%M:%S')}, every {watch.every:.0f} s; q ends"
+                    live.update(Group(Text(said, style="dim"), view), refresh=True)
+                    if pressed(watch.every):
+                        return 0
     except KeyboardInterrupt:
         return 0

@@ -6,8 +6,6 @@ import re
 import shlex
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, TemplateSyntaxError
-
 from clusterctl import durations
 from clusterctl.errors import UsageProblem
 from clusterctl.model import Plan, Resources
@@ -32,26 +30,31 @@ def shell_path(path: str) -> str:
     return f'"$HOME"/{shlex.quote(path[2:])}' if path.startswith("~/") else shlex.quote(path)
 
 
-def render(plan: Plan, template: Path) -> str:
-    """The job script.
+def render(plan: Plan, template: Path, **values: str) -> str:
+    """The job script; ``values`` are what the template needs beside the plan.
 
     Raises:
         UsageProblem: the template is broken or names a value that does not exist.
     """
-    environment = Environment(
+    # Here, because a plan needs gpu_request alone, and to load this takes longer than to plan.
+    from jinja2 import FileSystemLoader, StrictUndefined, TemplateError, TemplateSyntaxError
+    from jinja2.sandbox import SandboxedEnvironment
+
+    # A template writes a program, but must not be one: a dry run shows what it wrote, and has done nothing.
+    environment = SandboxedEnvironment(
         loader=FileSystemLoader(template.parent),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 - shell, not HTML: every value passes `q` or `sbatch`
+        autoescape=False,  # shell, not HTML: every value passes `q` or `sbatch`
     )
     environment.filters["q"] = lambda value: shlex.quote(str(value))
     environment.filters["shell_path"] = shell_path
     environment.filters["sbatch"] = sbatch_quote
     environment.filters["slurm_time"] = durations.slurm_time
     try:
-        text = environment.get_template(template.name).render(plan=plan, gpus=gpu_request(plan.resources))
+        text = environment.get_template(template.name).render(plan=plan, gpus=gpu_request(plan.resources), **values)
     except TemplateError as e:
         line = f":{e.lineno}" if isinstance(e, TemplateSyntaxError) else ""
         raise UsageProblem(

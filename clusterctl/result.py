@@ -47,7 +47,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Watch:
-    """An answer asked again and again until Ctrl-C."""
+    """An answer asked again and again until q or Ctrl-C."""
 
     make: Callable[[], Result]
     every: float

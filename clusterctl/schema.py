@@ -35,6 +35,12 @@ def _mem(text: str) -> str:
     return text.upper()
 
 
+def _card_memory(text: str) -> str:
+    if not re.fullmatch(r"\d{1,4}G", text, re.IGNORECASE) or not int(text[:-1]):
+        raise ValueError(f"{text!r} is no amount of GPU memory: write 40G")
+    return text.upper()
+
+
 def _one_line(text: str) -> str:
     if any(ord(c) < 32 or ord(c) == 127 for c in text):
         raise ValueError("line breaks and control characters cannot stand here")
@@ -61,10 +67,11 @@ class Profile(Strict):
 
     description: str = ""
     gpu_type: Line | None = None
+    gpu_memory: Annotated[str, AfterValidator(_card_memory)] | None = None
     gpus_per_node: int = Field(0, ge=0, le=64)
     nodes: int = Field(1, ge=1, le=10_000)
     processes_per_node: int | None = Field(None, ge=1, le=1024)
-    cpus_per_task: int = Field(4, ge=1, le=4096)
+    cpus_per_task: int | None = Field(None, ge=1, le=4096)
     mem: Annotated[str, AfterValidator(_mem)] | None = None
     time: Seconds = 24 * 3600
     signal_lead: Annotated[int, BeforeValidator(_lead), Field(gt=0)] = 300
@@ -84,6 +91,20 @@ class Profile(Strict):
         """Processes on each node: one a GPU, unless said otherwise (which only CPU profiles may)."""
         return self.processes_per_node or max(1, self.gpus_per_node)
 
+    @property
+    def cpus(self) -> int:
+        """CPUs of a node's part of the job. Where nobody said or reckoned them: 8 for each GPU, 4 without one."""
+        return self.cpus_per_task or 8 * self.gpus_per_node or 4
+
+    @property
+    def least_memory(self) -> int | None:
+        """Bytes that one card has to hold at least; None where any will do.
+
+        ``gpu_memory`` is the card's as data sheets have it, in GB, of which driver and ECC keep some back: a T4 of
+        16 GB gives a program 15.6 (trainers/hardware/gpu_types.yaml).
+        """
+        return round(0.95e9 * int(self.gpu_memory[:-1])) if self.gpu_memory else None
+
     @model_validator(mode="after")
     def _consistent(self) -> Profile:
         if self.gpus_per_node and self.processes_per_node not in (None, self.gpus_per_node):
@@ -91,6 +112,10 @@ class Profile(Strict):
                 f"processes_per_node {self.processes_per_node} differs from gpus_per_node {self.gpus_per_node}:"
                 " leave it out, each GPU gets one process"
             )
+        if self.gpu_type and not self.gpus_per_node:
+            raise ValueError(f"gpu_type {self.gpu_type} without a GPU: give gpus_per_node, or take profile cpu")
+        if self.gpu_memory and (self.gpu_type or not self.gpus_per_node):
+            raise ValueError("gpu_memory chooses among the types of GPU: it needs gpus_per_node, and no gpu_type")
         if problem := parallel_problem(
             self.launcher, self.strategy, self.offload, self.nodes * self.processes, cpu=not self.gpus_per_node
         ):
@@ -161,4 +186,5 @@ class Site(Strict):
     env: Env = {}
     hugging_face: HuggingFace = HuggingFace()
     tracking: dict[str, Any] = {}
+    notify: Line | None = Field(None, description="who is told: a command, https://..., or mail:ADDRESS")
     secrets: Secrets = Secrets()

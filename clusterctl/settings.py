@@ -30,6 +30,7 @@ KEYS = (
     "env",
     "hugging_face",
     "tracking",
+    "notify",
     "secrets",
 )
 """The fields of ``schema.Site``, known here without pydantic."""

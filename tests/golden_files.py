@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from clusterctl import __version__, assets, yaml_text
-from clusterctl.runs.draft import Request, draft
+from clusterctl.plan.inventory import Inventory, Offer
+from clusterctl.runs.draft import draft
+from clusterctl.runs.request import Request
 from clusterctl.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,6 +26,24 @@ SITE = {
     "modules": ["cuda12.2/toolkit/12.2.2", "Anaconda3/2023.09-0"],
     "environment": {"kind": "conda", "name": "clusterctl"},
 }
+GIB = 2**30
+CLUSTER = Inventory(
+    "slurm",
+    (
+        Offer("a40", None, 1, 4, 4, 4, "a40", cpus_per_node=48, host_memory=500 * GIB),
+        Offer("a800", None, 2, 4, 8, 8, "a800", cpus_per_node=64, host_memory=1000 * GIB),
+    ),
+)
+"""What the cluster of these files has, whatever machine they are written on."""
+
+MACHINE = Inventory("local", ())
+
+NAMES = ("a40-1", "a40-4-zero3-offload", "a800-1", "a800-2x4-zero3", "a800-4", "a800-4-fsdp", "gpu-2-zero2-offload")
+"""Profiles that need no file: one of each kind."""
+
+UNDER = {"dpo": "a800-4-zero3", "ppo": "a800-4", "stage1": "a800-4", "stage2": "a800-4", "two-stage": "a800-4"}
+"""Profiles of the recipes that name none, where it is not one A40."""
+
 _RUN_ID = re.compile(r"-\d{8}-[0-9a-f]{4}\b")
 
 
@@ -36,8 +56,9 @@ def shipped(kind: assets.Kind) -> list[str]:
 def cases() -> Iterator[tuple[str, Request]]:
     """The name of every golden file and the request behind it: each recipe, each profile, and this machine."""
     for name in shipped("recipes"):
-        yield f"recipe-{name}", Request(name, force_start=True)
-    for name in shipped("profiles"):
+        named = yaml_text.read(assets.find("recipes", name).path).values.get("profile")
+        yield f"recipe-{name}", Request(name, profile=None if named else UNDER.get(name, "a40-1"), force_start=True)
+    for name in (*shipped("profiles"), *NAMES):
         yield f"profile-{name}", Request("sft", profile=name)
     yield "local-sft", Request("sft", scheduler="local")
 
@@ -45,7 +66,7 @@ def cases() -> Iterator[tuple[str, Request]]:
 def text_of(request: Request) -> str:
     """The scripts that a dry run prints, each with the run.yaml that would lie beside it."""
     parts = []
-    for one in draft(request, Settings(SITE, {})):
+    for one in draft(request, Settings(SITE, {}), MACHINE if request.scheduler == "local" else CLUSTER):
         config = yaml_text.dump(one.composed.config.model_dump(mode="json"))
         parts.append(f"{one.script}\n# --- run.yaml {'-' * 83}\n{_commented(config)}")
     text = "\n".join(parts).replace(str(ROOT), "/CHECKOUT").replace(sys.executable, "/PYTHON")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -66,6 +68,8 @@ class Local:
             cancel_grace=self._cancel_grace,
             runner=procfs.myself(),
             reason="starting",
+            sweep=submission.sweep,
+            parallel=submission.parallel,
         )
         try:
             local_job.write(run_dir, job)
@@ -102,6 +106,7 @@ class Local:
         living = [ref for ref in refs if not _is_over(ref)]
         for ref in living:
             _ask_to_end(ref)
+            _note_in_log(ref)
         for ref in living:
             self._see_it_end(ref)
 
@@ -229,6 +234,15 @@ def _last_line(path: Path) -> str:
 def _is_over(ref: JobRef) -> bool:
     job = local_state.look(ref.run_dir, ref.job_id, ref.token)
     return job is None or job.state.final
+
+
+def _note_in_log(ref: JobRef) -> None:
+    """In the words of Slurm, for whoever asks later why a job that was killed said nothing."""
+    path = ref.run_dir / "logs/job.err"
+    if path.exists():
+        with contextlib.suppress(OSError), path.open("a", encoding="utf-8") as log:
+            when = time.strftime("%Y-%m-%dT%H:%M:%S")
+            log.write(f"clusterctl: *** JOB {ref.job_id} ON {socket.gethostname()} CANCELLED AT {when} ***\n")
 
 
 def _ask_to_end(ref: JobRef) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from clusterctl.adapters.procfs import Place, Process
-from clusterctl.adapters.store import write_atomic
+from clusterctl.adapters.store import text_of, write_atomic
 from clusterctl.errors import NotFound, Unavailable
 from clusterctl.model import JobState, Resources
 
@@ -55,6 +55,8 @@ class LocalJob:
     state: JobState | None = None
     exit_code: int | None = None
     signal: int | None = None
+    sweep: str = ""
+    parallel: int | None = None
     schema: int = 1
 
 
@@ -74,7 +76,7 @@ def read(run_dir: Path) -> LocalJob | None:
         Unreadable: there is something that is no such record.
     """
     try:
-        return _from_json(json.loads((run_dir / FILE).read_text(encoding="utf-8")))
+        return _from_json(json.loads(text_of(run_dir / FILE)))
     except FileNotFoundError:
         return None
     except OSError as e:

@@ -20,12 +20,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from clusterctl.adapters import local_job, local_state, procfs
+from clusterctl.adapters import local_job, local_state, places, procfs
 from clusterctl.adapters.gpu_queue import GpuQueue, Taken
 from clusterctl.adapters.process import start_detached
 from clusterctl.adapters.signals import Signals
+from clusterctl.adapters.store import read_attempts
 from clusterctl.errors import ClusterctlError, NotFound, Unavailable
 from clusterctl.model import JobState
+from trainers import notify
 
 RUN_ME_AGAIN = 85
 """Exit code of ``job.sh`` (from ``trainers.guard``): saved, continue me."""
@@ -83,6 +85,17 @@ class Runner:
             if self._save(**ended):
                 break
             self.signals.wait(_LAST_WORD_INTERVAL)
+        self._tell(end)
+
+    def _tell(self, end: End) -> None:
+        """Tell of an end that the guard in job.sh has not told, since it was killed or never began."""
+        attempts = [one for one in read_attempts(_RUN_DIR) if one.job_id == self.job.job_id]
+        told = bool(attempts) and attempts[-1].ended_at is not None
+        if end.state is JobState.COMPLETED or self.signals.cancelled or told:
+            return
+        said = notify.send(_RUN_DIR, "failed", job_id=self.job.job_id, why=end.reason, exit_code=end.exit_code)
+        if said:
+            sys.stderr.write(f"{said}\n")
 
     def _save(self, **changes: Any) -> bool:
         """Record what changed. A full disk does not end a job: it is told in the log, and the work goes on."""
@@ -113,11 +126,34 @@ class Runner:
                     return end
         return None
 
+    def _wait_for_turn(self) -> Taken | End:
+        """One of the places of its sweep, then GPUs."""
+        place = self._wait_for_place()
+        if isinstance(place, End):
+            return place
+        taken = self._wait_for_gpus()
+        if isinstance(taken, End):
+            Taken((), place).release()
+            return taken
+        return replace(taken, fds=(*taken.fds, *place))
+
+    def _wait_for_place(self) -> tuple[int, ...] | End:
+        if not self.job.sweep or not self.job.parallel:
+            return ()
+        folder = Path("..", self.job.sweep, "places")
+        try:
+            while (place := places.take(folder, self.job.parallel)) is None:
+                if end := self._wait(f"waiting for other runs of {self.job.sweep}: {self.job.parallel} at a time"):
+                    return end
+        except Unavailable as e:
+            return End(JobState.FAILED, e.message)
+        return (place,)
+
     def _wait_for_gpus(self) -> Taken | End:
         if not self.wanted.gpus_per_node and not self.wanted.gpu_ids:
             return Taken((), ())
         try:
-            queue = GpuQueue(self.wanted)
+            queue = GpuQueue(self.wanted, holder=Path.cwd().name)
         except Unavailable as e:
             return End(JobState.FAILED, e.message)
         try:
@@ -148,7 +184,7 @@ class Runner:
     def _attempts(self) -> End:
         """Run ``job.sh`` as often as it asks for it. Each attempt waits in line again: others have their turn."""
         while True:
-            taken = self._wait_for_gpus()
+            taken = self._wait_for_turn()
             if isinstance(taken, End):
                 return taken
             try:

@@ -8,13 +8,15 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from clusterctl.adapters import process
+from clusterctl.adapters import process, slurm_cluster, slurm_live
 from clusterctl.adapters import slurm_text as text
 from clusterctl.adapters.slurm_commands import ANSWER_WITHIN, DOWN_HINT, PING_TIMEOUT, Commands, soon
 from clusterctl.adapters.slurm_jobs import SlurmJobs
+from clusterctl.adapters.slurm_starts import SlurmStarts
 from clusterctl.adapters.slurm_words import hint_for, is_ambiguous, refusal
+from clusterctl.cluster import GpuJob, JobUse
 from clusterctl.errors import Rejected, Unavailable, UsageProblem
-from clusterctl.model import Job, JobRef, JobState, Node, SchedulerName, Submission
+from clusterctl.model import Job, JobRef, JobState, Node, QueueStart, Resources, SchedulerName, Submission
 
 
 def available() -> bool:
@@ -82,6 +84,8 @@ class Slurm:
         if submission.after:
             # Without the second option a job whose parent failed would stay in the queue for ever.
             options += [f"--dependency=afterok:{':'.join(submission.after)}", "--kill-on-invalid-dep=yes"]
+        if submission.tasks:
+            options.append(f"--array={text.array(submission.tasks, submission.parallel)}")
         try:
             done = self._commands.sbatch(options, deadline - PING_TIMEOUT, submission.run_dir)
         except process.TimedOut as e:
@@ -97,9 +101,10 @@ class Slurm:
 
     def _look_for(self, submission: Submission, problem: str, deadline: float) -> str:
         """sbatch failed on the way: the job may be queued all the same. Only seeing it there is an answer."""
+        token = f"{submission.token}.{submission.tasks[0]}" if submission.tasks else submission.token
         with contextlib.suppress(Unavailable):
-            if job_id := self._jobs.find_in_queue(submission.token, deadline):
-                return job_id
+            if job_id := self._jobs.find_in_queue(token, deadline):
+                return job_id.partition("_")[0]
         raise Unavailable(
             f"{problem}; it is not known whether the job was queued",
             hint=f"do not submit again: `clusterctl status {submission.run_id}` will find out",
@@ -168,6 +173,22 @@ class Slurm:
         if done.returncode != 0:
             raise Unavailable(f"sinfo: {refusal(done.stderr)}", hint=DOWN_HINT)
         return text.parse_nodes(done.stdout)
+
+    def test_start(self, resources: Resources) -> QueueStart:
+        """When Slurm would start such a job: an estimate, at most a minute old. Unknown where it does not answer."""
+        return SlurmStarts(self._commands).ask(resources)
+
+    def gpu_jobs(self) -> tuple[GpuJob, ...]:
+        """Everybody's jobs with GPUs, running and waiting, as far as the site shows them.
+
+        Raises:
+            Unavailable: Slurm did not answer.
+        """
+        return slurm_cluster.gpu_jobs(self._commands)
+
+    def live_use(self, jobs: Sequence[GpuJob]) -> tuple[JobUse, ...]:
+        """What the GPUs of the own ones of these jobs do just now, asked inside the jobs."""
+        return slurm_live.live_use(jobs, self._commands)
 
     def _partitions(self) -> list[str]:
         with contextlib.suppress(Unavailable):

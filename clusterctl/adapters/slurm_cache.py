@@ -93,6 +93,14 @@ class SlurmCache:
         known.sightings = {k: s for k, s in known.sightings.items() if max(s.seen_at, s.asked_at) > oldest}
         self._write(".json", json.dumps({"schema": _SCHEMA, **asdict(known)}))
 
+    def starts(self) -> str:
+        """What was kept of the questions about queue starts; empty when there is nothing."""
+        return self._read(".starts")
+
+    def save_starts(self, text: str) -> None:
+        """Keep it for the other terminals."""
+        self._write(".starts", text)
+
     def note_change(self) -> None:
         """We have changed something: answers from before this moment are out of date, also in other terminals."""
         self._write(".changed", json.dumps(time.time()))

@@ -84,7 +84,8 @@ class SlurmJobs:
         oldest = max(time.time() - _FIND_AGE, self._cache.changed_at())
         with self._shared(deadline) as known:
             self._refresh_queue(known, oldest, deadline)
-        rows = (text.parse_queue_line(line) for line in text.split_lines(known.queue) if token in line)
+        lines = (line for line in text.split_lines(known.queue) if text.comment_of(token) in line)
+        rows = (text.parse_queue_line(line) for line in lines)
         return next((row.job.job_id for row in rows if row and row.token == token), None)
 
     def find_in_accounting(self, token: str, deadline: float) -> str | None:
@@ -103,7 +104,8 @@ class SlurmJobs:
                     raise Unavailable(f"sacct: {known.accounting_problem}", hint=DOWN_HINT)
                 known.searched = "\n".join(line for line in lines if text.COMMENT_PREFIX in line)
                 known.searched_at = now
-        rows = (text.parse_record_line(line) for line in text.split_lines(known.searched) if token in line)
+        ours = (line for line in text.split_lines(known.searched) if text.comment_of(token) in line)
+        rows = (text.parse_record_line(line) for line in ours)
         return next((row.job.job_id for row in rows if row and row.token == token), None)
 
     # --- the queue ----------------------------------------------------------------------------
@@ -129,7 +131,7 @@ class SlurmJobs:
             return
         try:
             self._commands.require_controller(deadline)
-            done = self._commands.ask(["squeue", "--me", "-h", "-t", "all", "-O", text.QUEUE_FORMAT], deadline)
+            done = self._commands.ask(["squeue", "--me", "-h", "-r", "-t", "all", "-O", text.QUEUE_FORMAT], deadline)
             if done.returncode != 0:
                 raise Unavailable(f"squeue: {refusal(done.stderr)}", hint=DOWN_HINT)
         except Unavailable as e:

@@ -10,7 +10,7 @@ Slurm prints times as Unix seconds when ``SLURM_TIME_FORMAT`` is ``%s``: no time
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
@@ -41,7 +41,7 @@ _QUEUE_FIELDS = (
 QUEUE_FORMAT = f":{SEPARATOR},".join(_QUEUE_FIELDS) + ":"
 
 _RECORD_FIELDS = (
-    "JobIDRaw",
+    "JobID",
     "State",
     "ExitCode",
     "Submit",
@@ -55,7 +55,19 @@ _RECORD_FIELDS = (
 )
 RECORD_FORMAT = ",".join(_RECORD_FIELDS)
 
-_NODE_FIELDS = ("NodeList", "StateLong", "Gres", "GresUsed", "PartitionName", "Reason")
+_NODE_FIELDS = (
+    "NodeList",
+    "StateLong",
+    "Gres",
+    "GresUsed",
+    "Partition",
+    "CPUs",
+    "Memory",
+    "Time",
+    "Available",
+    "Features",
+    "Reason",
+)
 NODE_FORMAT = f":{SEPARATOR},".join(_NODE_FIELDS) + ":"
 
 _OTHER_WORDS = {
@@ -87,7 +99,8 @@ class Row:
     def belongs_to(self, ref: JobRef, user: str) -> bool:
         """It is the very job that ``ref`` means, not another one under a recycled id.
 
-        The token decides where Slurm kept our comment; else user, submit time and the name of the work directory.
+        The token decides where Slurm kept our comment; else user, submit time and the name of the work directory,
+        which for task N of an array SWEEP stands for the run SWEEP-N.
         A requeued job counts as submitted anew, so a later time is no objection.
         """
         if self.job.job_id != ref.job_id:
@@ -99,7 +112,7 @@ class Row:
             self.user == user
             and submitted is not None
             and submitted >= ref.submitted_at - CLOCK_SKEW
-            and PurePosixPath(self.folder).name == ref.run_dir.name
+            and "-".join([PurePosixPath(self.folder).name, *self.job.job_id.split("_")[1:]]) == ref.run_dir.name
         )
 
 
@@ -176,7 +189,8 @@ def parse_queue_line(line: str) -> Row | None:
     job = _job(job_id, parse_state(state), status, (submit, start, end), parse_duration(limit), nodes, "squeue")
     if job.state is JobState.CANCELLED and reason != "DependencyNeverSatisfied":
         reason = ""  # it says why the job waited, not why it was cancelled
-    return Row(replace(job, reason=_text(reason), restarts=_number(restarts) or 0), user, folder, _token(comment))
+    job = replace(job, reason=_text(reason), restarts=_number(restarts) or 0)
+    return Row(job, user, folder, _token(comment, job_id))
 
 
 def parse_record_line(line: str) -> Row | None:
@@ -187,7 +201,7 @@ def parse_record_line(line: str) -> Row | None:
     job_id, state, status, submit, start, end, minutes, user, nodes, folder, comment = parts
     limit = _number(minutes)
     job = _job(job_id, parse_state(state), status, (submit, start, end), limit * 60 if limit else None, nodes, "sacct")
-    return Row(job, user, folder, _token(comment))
+    return Row(job, user, folder, _token(comment, job_id))
 
 
 def _job(
@@ -216,9 +230,16 @@ def _job(
     )
 
 
-def _token(comment: str) -> str:
+def _token(comment: str, job_id: str) -> str:
+    """The token of a hand-over. The tasks of an array have one comment; each is ``token.task`` to us."""
     match = _TOKEN.search(comment)
-    return match[1] if match else ""
+    task = job_id.partition("_")[2]
+    return "" if match is None else f"{match[1]}.{task}" if task else match[1]
+
+
+def comment_of(token: str) -> str:
+    """The part of a token that stands in the comment."""
+    return token.partition(".")[0]
 
 
 def newest_record(rows: Iterable[Row]) -> Row | None:
@@ -236,13 +257,56 @@ def parse_nodes(text: str) -> tuple[Node, ...]:
         parts = line.split(SEPARATOR, len(_NODE_FIELDS) - 1)
         if len(parts) != len(_NODE_FIELDS):
             continue
-        name, state, gres, used, partition, reason = parts
-        if name in nodes:
-            nodes[name] = replace(nodes[name], partitions=(*nodes[name].partitions, partition))
-            continue
-        state = re.sub(r"\$", "+maint", state.lower())  # sinfo's mark for a node in a maintenance reservation
-        nodes[name] = Node(name, state, (partition,), parse_gres(gres), parse_gres(used), _text(reason))
+        name, state, gres, used, partition, cpus, mebibytes, limit, available, features, reason = parts
+        if name not in nodes:
+            state = re.sub(r"\$", "+maint", state.lower())  # sinfo's mark for a node in a maintenance reservation
+            memory = _number(mebibytes)
+            nodes[name] = Node(
+                name,
+                state,
+                (),
+                parse_gres(gres),
+                parse_gres(used),
+                _text(reason),
+                cpus=_number(cpus),
+                memory=memory and memory * 1024**2,
+                features=tuple(word for word in _text(features).split(",") if word),
+            )
+        nodes[name] = _in_partition(nodes[name], partition, parse_duration(limit), available)
     return tuple(nodes.values())
+
+
+def _in_partition(node: Node, word: str, max_time: int | None, available: str) -> Node:
+    """The node with one partition more. sinfo marks the default one with a star."""
+    name = word.removesuffix("*")
+    return replace(
+        node,
+        partitions=(*node.partitions, name),
+        max_times=(*node.max_times, max_time),
+        closed=node.closed if available == "up" else (*node.closed, name),
+        default_partition=name if name != word else node.default_partition,
+    )
+
+
+_START = re.compile(r"Job \d+ to start at (\d+) ")
+
+
+def parse_start(text: str) -> int | None:
+    """Unix seconds in the answer of ``sbatch --test-only``, which stands on standard error."""
+    match = _START.search(text)
+    return int(match[1]) if match else None
+
+
+def array(tasks: Sequence[int], parallel: int | None) -> str:
+    """Tasks of an array as sbatch reads them: '0-3,7%2' for at most two of them at a time."""
+    parts: list[list[int]] = []
+    for task in sorted(tasks):
+        if parts and task == parts[-1][-1] + 1:
+            parts[-1].append(task)
+        else:
+            parts.append([task])
+    words = (f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)
+    return ",".join(words) + (f"%{parallel}" if parallel else "")
 
 
 def parse_submitted(text: str) -> str | None:

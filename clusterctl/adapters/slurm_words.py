@@ -79,6 +79,7 @@ _HINTS = (
     ("feature", "no node has the `constraint`: `sinfo -o '%N %f'` lists their features"),
     ("time limit", "ask for less time: `sinfo -o '%P %l'` shows what each partition allows"),
     ("node count", "ask for fewer nodes: `sinfo -o '%P %D'` shows what each partition has"),
+    ("job array", "the site allows fewer runs in one array: `scontrol show config | grep MaxArraySize`"),
     ("job dependency", "the job that it should follow is not known to Slurm any more"),
     ("group not permitted", "your groups may not use this partition: choose another one"),
     ("access/permission denied", "the site does not let you do this: its administrators can say why"),

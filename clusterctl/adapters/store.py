@@ -9,9 +9,12 @@ import fcntl
 import functools
 import json
 import os
+import secrets
+import shlex
 import shutil
+import stat
 import sys
-import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -20,27 +23,45 @@ from clusterctl.errors import NotFound, Unavailable
 from clusterctl.model import Attempt, Progress, Record
 
 RECORD = "record.json"
+_PREPARING = 60.0
+"""Seconds within which the record of a new run directory may still come."""
 
 
 def write_atomic(path: Path, text: str, mode: int = 0o644) -> None:
     """Replace a file as a whole: readers see the old text or the new one, also after a crash.
 
+    ``mode`` is what the umask may take from. A link in the place of the file is replaced, not followed.
+
     Raises:
         Unavailable: the disk is full or the folder is not writable; the old file is untouched.
     """
-    temporary = ""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    made = False
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        handle = os.open(temporary, flags, mode)
+        made = True
         with os.fdopen(handle, "w", encoding="utf-8") as f:
             f.write(text)
             f.flush()
-            os.fchmod(f.fileno(), mode)
             os.fsync(f.fileno())
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except OSError as e:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
+        if made:
+            temporary.unlink(missing_ok=True)
         raise _cannot_write(path, e) from e
+
+
+def text_of(path: Path, errors: str = "strict") -> str:
+    """The text of a regular file. A pipe that somebody put into its place would keep a reader waiting for ever.
+
+    Raises:
+        OSError: none, not readable, or no regular file.
+    """
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), encoding="utf-8", errors=errors) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        return file.read()
 
 
 def make_run_dir(root: Path, run_id: str) -> Path:
@@ -97,19 +118,27 @@ def read_record(run_dir: Path) -> Record:
         NotFound: there is none, or it is torn or no record.
     """
     try:
-        record: Record = _made(Record, json.loads((run_dir / RECORD).read_text(encoding="utf-8")))
+        raw = json.loads(text_of(run_dir / RECORD))
+        record: Record = _made(Record, raw)
         return record
     except FileNotFoundError as e:
+        if _was_cut_short(run_dir):
+            raise NotFound(
+                f"{run_dir.name} has no record: its submission was cut short, and nothing was handed over",
+                hint=f"remove it: rm -r {shlex.quote(str(run_dir))}",
+            ) from e
         raise NotFound(f"{run_dir} holds no record", hint="clusterctl status --all lists the runs") from e
     except OSError as e:
         why = e.strerror or str(e)
     except (ValueError, RecursionError) as e:
         why = str(e)
+        if (schema := number(read_json(run_dir / RECORD).get("schema"))) and schema > Record.schema:
+            why += f"; a later version of clusterctl wrote it (schema {schema:.0f})"
     raise NotFound(f"the record of {run_dir.name} cannot be read: {why}", hint=f"look at {run_dir / RECORD}")
 
 
 def run_dirs(root: Path) -> Iterator[Path]:
-    """All run directories under the root by name, also those whose record cannot be looked at.
+    """All run directories under the root by name, also those whose record is missing or cannot be looked at.
 
     Raises:
         Unavailable: the root is there, but cannot be read.
@@ -126,10 +155,22 @@ def run_dirs(root: Path) -> Iterator[Path]:
         try:
             (run_dir / RECORD).stat()
         except (FileNotFoundError, NotADirectoryError):
-            continue
+            if not _was_cut_short(run_dir):
+                continue
         except OSError:
             pass  # whoever reads the record gets the reason
         yield run_dir
+
+
+def _was_cut_short(run_dir: Path) -> bool:
+    """What a submission leaves that was killed before it wrote the record: some of its files, and no log."""
+    try:
+        if time.time() - run_dir.stat().st_mtime < _PREPARING or any((run_dir / "logs").iterdir()):
+            return False
+        names = {path.name for path in run_dir.iterdir() if not path.name.startswith(".")}
+    except OSError:
+        return False
+    return names == {"logs"} or ("run.yaml" in names and "attempts.jsonl" not in names)
 
 
 def read_progress(run_dir: Path) -> Progress:
@@ -147,7 +188,7 @@ def read_progress(run_dir: Path) -> Progress:
     }
     values: dict[str, Any] = {"phase": str(raw.get("phase") or "")}
     for name, kind in numbers.items():
-        if (value := _number(raw.get(name))) is not None:
+        if (value := number(raw.get(name))) is not None:
             values[name] = kind(value)
     error = raw.get("error")
     return Progress(**values, error=error if isinstance(error, str) else None)
@@ -157,29 +198,30 @@ def read_attempts(run_dir: Path) -> list[Attempt]:
     """The attempts so far, from ``attempts.jsonl``. Unreadable lines (a torn last one) are skipped."""
     found: dict[int, Attempt] = {}
     for raw in _json_lines(run_dir / "attempts.jsonl"):
-        number = raw.get("attempt")
-        if not isinstance(number, int):
+        which = raw.get("attempt")
+        if not isinstance(which, int):
             continue
-        when = _number(raw.get("time")) or 0.0
+        when = number(raw.get("time")) or 0.0
         if raw.get("event") == "begin":
-            found[number] = Attempt(number, str(raw.get("job_id") or ""), str(raw.get("host") or ""), when)
-        elif raw.get("event") == "end" and number in found:
+            found[which] = Attempt(which, str(raw.get("job_id") or ""), str(raw.get("host") or ""), when)
+        elif raw.get("event") == "end" and which in found:
             code = raw.get("exit_code")
-            found[number] = dataclasses.replace(
-                found[number],
+            found[which] = dataclasses.replace(
+                found[which],
                 ended_at=when,
                 exit_code=code if isinstance(code, int) else None,
                 outcome=str(raw.get("outcome") or ""),
                 decision=str(raw.get("decision") or ""),
                 why=str(raw.get("why") or ""),
+                cause=str(raw.get("cause") or ""),
             )
-    return [found[number] for number in sorted(found)]
+    return [found[which] for which in sorted(found)]
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object, or an empty one when there is nothing readable."""
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = json.loads(text_of(path))
     except (OSError, ValueError, RecursionError):
         return {}
     return raw if isinstance(raw, dict) else {}
@@ -187,7 +229,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = text_of(path, "replace")
     except OSError:
         return
     for line in text.splitlines():
@@ -199,7 +241,7 @@ def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
             yield raw
 
 
-def _number(value: Any) -> float | None:
+def number(value: Any) -> float | None:
     """A finite number: JSON's may also be NaN, infinite or of a thousand digits."""
     real = isinstance(value, (int, float)) and not isinstance(value, bool)
     return float(value) if real and abs(value) <= sys.float_info.max else None
@@ -231,7 +273,7 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
     elif origin is Literal:
         fits = value in parts
     elif hint is float:
-        fits = _number(value) is not None
+        fits = number(value) is not None
     else:
         fits = type(value) in (parts or (hint,))
     if not fits:

@@ -22,6 +22,20 @@ _HELP = {
     "job_templates": "List, show and copy job templates.",
 }
 
+_BY_NAME = "the name says it"
+_DERIVED = (
+    "TYPE-[NODESx]GPUS[-STRATEGY[-offload]] needs no file: a800-1, a40-4-zero3-offload, gpu-2 (of any type);"
+    " `profiles show a800-2x4-zero3` has the strategies"
+)
+_RECKONED = """\
+# Reckoned when it is used, from card, node and model; written here, they stand:
+# dtype: bf16             # bf16, fp16, fp32
+# cpus_per_task: 8        # CPUs of a node's part of the job
+# mem: 64G                # memory of a node
+# time: 1-00:00:00
+# set: {optim.per_device_train_batch_size: 4, model.gradient_checkpointing: true}
+"""
+
 
 def group(kind: assets.Kind) -> typer.Typer:
     """The sub-commands for one kind of asset."""
@@ -29,20 +43,23 @@ def group(kind: assets.Kind) -> typer.Typer:
     app = typer.Typer(no_args_is_help=True, help=_HELP[kind])
 
     def names(incomplete: str) -> list[str]:
+        from clusterctl.commands import options
+
+        if kind == "profiles":
+            return options.profile_names(incomplete)
         return [asset.name for asset in assets.listing(kind) if asset.name.startswith(incomplete)]
 
     name = Annotated[str, typer.Argument(metavar=singular.upper(), help="Its name, or a path.", autocompletion=names)]
 
     def list_(json: Json = False) -> Result:
         found = assets.listing(kind)
-        return Result(f"{kind} list", found, lambda: _table(kind, found))
+        notes = [_DERIVED] if kind == "profiles" else []
+        return Result(f"{kind} list", found, lambda: _table(kind, found), notes=notes)
 
     def show(name: name, json: Json = False) -> Result:
-        asset = assets.find(kind, str(name))
-        text = text_of(asset.path)
-        return Result(
-            f"{kind} show", {"asset": asset, "text": text}, lambda: f"# {asset.path} ({asset.origin})\n{text}"
-        )
+        asset, text = _find(kind, str(name))
+        found = f"{asset.path} ({asset.origin})" if asset.origin != _BY_NAME else f"{asset.name}: {_BY_NAME}"
+        return Result(f"{kind} show", {"asset": asset, "text": text}, lambda: f"# {found}\n{text}")
 
     def copy(
         name: name,
@@ -51,7 +68,7 @@ def group(kind: assets.Kind) -> typer.Typer:
         ] = None,
         json: Json = False,
     ) -> Result:
-        target = _copy(kind, assets.find(kind, str(name)), to)
+        target = _copy(kind, *_find(kind, str(name)), to)
         return Result(f"{kind} copy", {"path": target}, lambda: f"copied to {target}: edit it there\n")
 
     commands: list[tuple[str, Callable[..., Result], str]] = [
@@ -66,11 +83,25 @@ def group(kind: assets.Kind) -> typer.Typer:
     return app
 
 
-def _copy(kind: assets.Kind, asset: assets.Asset, to: Path | None) -> Path:
+def _find(kind: assets.Kind, name: str) -> tuple[assets.Asset, str]:
+    """An asset and its text; for a profile without a file the text that says the same."""
+    if kind != "profiles":
+        asset = assets.find(kind, name)
+        return asset, text_of(asset.path)
+    from clusterctl import profiles, yaml_text
+
+    source = profiles.find(name)
+    if source.path is not None:
+        asset = assets.find(kind, name)
+        return asset, text_of(asset.path)
+    text = yaml_text.dump(dict(source.values)) + _RECKONED
+    return assets.Asset(source.name, Path(f"{source.name}.yaml"), _BY_NAME), text
+
+
+def _copy(kind: assets.Kind, asset: assets.Asset, text: str, to: Path | None) -> Path:
     target = to or Path(kind)
     if target.suffix != ".yaml":
         target = target / asset.path.name
-    text = text_of(asset.path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("x", encoding="utf-8") as f:

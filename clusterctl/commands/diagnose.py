@@ -32,9 +32,9 @@ def diagnose(
     from clusterctl.runs import find
     from clusterctl.views import diagnosed
 
-    path = Path(what)
+    path, site = Path(what), settings.load()
     try:
-        found = use.file(path) if path.is_file() else use.run(find.one(settings.load().output_root, what))
+        found = use.file(path) if path.is_file() else use.run(find.one(site.output_root, what), site)
     except NotFound as e:
         raise NotFound(e.message, hint=e.hint or "name a run or a file") from e
     return Result("diagnose", found, lambda: diagnosed.view(found))

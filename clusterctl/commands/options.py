@@ -22,10 +22,35 @@ def _recipes(incomplete: str) -> list[str]:
     return [asset.name for asset in assets.listing("recipes") if asset.name.startswith(incomplete)]
 
 
-def _profiles(incomplete: str) -> list[str]:
+def profile_names(incomplete: str) -> list[str]:
+    """Completion of a profile: the files, and names that need none."""
     from clusterctl import assets
+    from trainers import hardware
 
-    return [asset.name for asset in assets.listing("profiles") if asset.name.startswith(incomplete)]
+    files = [asset.name for asset in assets.listing("profiles")]
+    # A name with a type of GPU goes on as the user likes: a800-4, a800-4-zero3.
+    names = [*files, *(f"{word}-{count}" for word in ("gpu", *hardware.types()) for count in (1, 2, 4, 8))]
+    return [name for name in dict.fromkeys(names) if name.startswith(incomplete)]
+
+
+def _gpu_types(incomplete: str) -> list[str]:
+    from trainers import hardware
+
+    return [word for word in ("auto", *hardware.types()) if word.startswith(incomplete)]
+
+
+def ids(text: str | None) -> tuple[str, ...]:
+    """The cards that ``--gpu-ids`` names. Raises UsageProblem for an empty or a doubled one."""
+    from clusterctl.errors import UsageProblem
+
+    if text is None:
+        return ()
+    words = tuple(word.strip() for word in text.split(","))
+    if not all(words) or len(set(words)) < len(words):
+        raise UsageProblem(
+            f"--gpu-ids {text!r} is no list of different GPUs", hint="write --gpu-ids 0,1,4,5, as `clusterctl gpus`"
+        )
+    return words
 
 
 Run = Annotated[
@@ -50,8 +75,8 @@ Profile = Annotated[
     typer.Option(
         "--profile",
         "-p",
-        help="A profile's name or path. Default: what the recipe names.",
-        autocompletion=_profiles,
+        help="A profile: cpu, a800-4-zero3, a path. Default: what the recipe names, else the one that ends first.",
+        autocompletion=profile_names,
     ),
 ]
 Sets = Annotated[
@@ -72,4 +97,19 @@ ForceStart = Annotated[
     bool,
     typer.Option("--force-start", help="Let dpo, kto, grpo, rloo and ppo start from a model that never saw sft."),
 ]
+GpuTypeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--gpu-type",
+        metavar="TYPE|auto",
+        help="Only GPUs of this type: a800, a40. auto: any.",
+        autocompletion=_gpu_types,
+    ),
+]
+Gpus = Annotated[int | None, typer.Option("--gpus", metavar="N", help="So many GPUs, of all nodes together.")]
+GpuIds = Annotated[
+    str | None,
+    typer.Option("--gpu-ids", metavar="0,1,...", help="These GPUs of this machine; not with Slurm, which chooses."),
+]
+Mixed = Annotated[bool, typer.Option("--mixed", help="Let --gpu-ids name GPUs of several types.")]
 Json = Annotated[bool, typer.Option("--json", help="Answer in one JSON envelope.")]

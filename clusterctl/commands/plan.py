@@ -1,4 +1,4 @@
-"""clusterctl plan: what a submission would run, before anything is submitted."""
+"""clusterctl plan: whether it fits, when it starts and ends, and what would run, before anything is submitted."""
 
 from __future__ import annotations
 
@@ -7,17 +7,33 @@ from typing import Annotated
 import typer
 
 from clusterctl import settings
-from clusterctl.commands.options import Engine, ForceStart, Json, Name, Profile, Recipe, SchedulerOption, Sets
+from clusterctl.commands.options import (
+    Engine,
+    ForceStart,
+    GpuIds,
+    Gpus,
+    GpuTypeOption,
+    Json,
+    Mixed,
+    Name,
+    Profile,
+    Recipe,
+    SchedulerOption,
+    Sets,
+    ids,
+)
 from clusterctl.result import Result
 
 EXAMPLES = """
 Examples:
 
+  clusterctl plan sft
+
   clusterctl plan sft --profile a800-4
 
-  clusterctl plan my.yaml --set optim.per_device_train_batch_size=2
+  clusterctl plan my.yaml --gpu-type a40 --explain
 
-  clusterctl plan my.yaml --show-batch
+  clusterctl plan my.yaml --table
 
   clusterctl plan my.yaml --show-batch --samples 10
 """
@@ -26,11 +42,21 @@ Examples:
 def plan(
     recipe: Recipe,
     profile: Profile = None,
+    gpu_type: GpuTypeOption = None,
+    gpus: Gpus = None,
+    gpu_ids: GpuIds = None,
+    mixed: Mixed = False,
     sets: Sets = None,
     name: Name = "",
     engine: Engine = None,
     scheduler: SchedulerOption = None,
     force_start: ForceStart = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Every term of memory and time, with its formula and source.")
+    ] = False,
+    table: Annotated[
+        bool, typer.Option("--table", help="The largest batch that fits each type of GPU, with each saving.")
+    ] = False,
     show_batch: Annotated[
         bool,
         typer.Option("--show-batch", help="Tokenise the rows and show the first ones, with what is learnt marked."),
@@ -38,13 +64,15 @@ def plan(
     samples: Annotated[int, typer.Option("--samples", min=1, help="How many rows --show-batch shows.")] = 3,
     json: Json = False,
 ) -> Result:
-    """Show what would run: batch, steps, hardware, time limit, and who said each value. Submits nothing."""
-    from clusterctl.runs import draft
-    from clusterctl.runs import plan as use
-    from clusterctl.views import planned
+    """Show whether it fits, where it ends first, batch, steps, duration, and who said each value. Submits nothing.
+
+    Memory, durations and starts are estimates. The exit code is 4 where a run does not fit.
+    """
+    from clusterctl.plan.estimates import Fit
+    from clusterctl.runs.request import Request
 
     site = settings.load()
-    request = draft.Request(
+    request = Request(
         recipe=recipe,
         profile=profile,
         sets=tuple(sets or ()),
@@ -52,8 +80,20 @@ def plan(
         scheduler=scheduler,
         engine=engine,
         force_start=force_start,
+        gpu_type=gpu_type,
+        gpus=gpus,
+        gpu_ids=ids(gpu_ids),
+        mixed=mixed,
     )
-    drafts = draft.draft(request, site)
-    plans = [use.plan(one, site.output_root, samples=samples if show_batch else 0) for one in drafts]
-    notes = [note for one in drafts for note in one.notes]
-    return Result("plan", {"plans": plans}, lambda: planned.view(plans), notes=notes)
+    if table:
+        from clusterctl.runs import largest
+        from clusterctl.views import largest as largest_view
+
+        tables = largest.tables(request, site)
+        return Result("plan", {"tables": tables}, lambda: largest_view.view(tables))
+    from clusterctl.runs import plan as use
+    from clusterctl.views import planned
+
+    plans, notes = use.plan(request, site, samples=samples if show_batch else 0)
+    code = 4 if any(one.verdict.fit is Fit.NOT for one in plans) else 0
+    return Result("plan", {"plans": plans}, lambda: planned.view(plans, explain=explain), exit_code=code, notes=notes)

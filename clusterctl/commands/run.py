@@ -8,7 +8,21 @@ from typing import Annotated
 import typer
 
 from clusterctl import settings
-from clusterctl.commands.options import Engine, ForceStart, Json, Name, Profile, Recipe, Sets
+from clusterctl.commands.options import (
+    Engine,
+    ForceStart,
+    GpuIds,
+    Gpus,
+    GpuTypeOption,
+    Json,
+    Mixed,
+    Name,
+    Profile,
+    Recipe,
+    Sets,
+    ids,
+)
+from clusterctl.errors import UsageProblem
 from clusterctl.result import Result
 
 EXAMPLES = """
@@ -16,13 +30,17 @@ Examples:
 
   clusterctl run sft --set optim.max_steps=5
 
-  salloc --gpus=1 clusterctl run sft --srun
+  salloc --gpus=1 clusterctl run sft --profile gpu-1 --srun
 """
 
 
 def run(
     recipe: Recipe,
     profile: Profile = None,
+    gpu_type: GpuTypeOption = None,
+    gpus: Gpus = None,
+    gpu_ids: GpuIds = None,
+    mixed: Mixed = False,
     sets: Sets = None,
     name: Name = "",
     engine: Engine = None,
@@ -35,11 +53,12 @@ def run(
 ) -> Result:
     """Run a recipe here and now, on this terminal. Ctrl-C ends it."""
     from clusterctl.model import JobState
-    from clusterctl.runs import draft, foreground
+    from clusterctl.runs import draft, foreground, predict
+    from clusterctl.runs.request import Request
     from clusterctl.views import status_table
 
     site = settings.load()
-    request = draft.Request(
+    request = Request(
         recipe=recipe,
         profile=profile,
         sets=tuple(sets or ()),
@@ -47,11 +66,20 @@ def run(
         scheduler="slurm" if srun else "local",
         engine=engine,
         force_start=force_start,
+        gpu_type=gpu_type,
+        gpus=gpus,
+        gpu_ids=ids(gpu_ids),
+        mixed=mixed,
         command=tuple(sys.argv),
     )
     drafts = draft.draft(request, site)
+    if srun and any(one.choice for one in drafts):
+        raise UsageProblem(
+            "no profile is named, and what would be chosen of the whole cluster need not be in this allocation",
+            hint="name one for what it has, as --profile gpu-1",
+        )
     ended = foreground.run(drafts, request, site, srun=srun)
     text = "".join(f"--- {status_table.sentence(one)}\n" for one in ended)
     ok = all(one.state is JobState.COMPLETED for one in ended)
-    notes = [note for d in drafts for note in d.notes]
+    notes = [*(note for d in drafts for note in d.notes), *predict.memory_notes(drafts, site.output_root)]
     return Result("run", ended, lambda: text, exit_code=0 if ok else 1, notes=notes)

@@ -17,6 +17,8 @@ Examples:
 
   clusterctl status last --watch
 
+  clusterctl status sft-20261123-a3f9   (the runs of a sweep)
+
   clusterctl status --all --json
 """
 NEWEST = 20
@@ -25,7 +27,7 @@ WATCH_EVERY = 5.0
 
 def status(
     runs: Runs = None,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again every few seconds until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again and again, until q or Ctrl-C.")] = False,
     all_: Annotated[bool, typer.Option("--all", "-a", help="All runs, not only unfinished and newest ones.")] = False,
     json: Json = False,
 ) -> Result | Watch:
@@ -37,7 +39,7 @@ def status(
 
 
 def _answer(site: settings.Settings, names: list[str], *, all_: bool, living_first: bool = False) -> Result:
-    from clusterctl.runs import find
+    from clusterctl.runs import find, sweep_status
     from clusterctl.runs import status as use
 
     problems: list[str] = []
@@ -45,8 +47,8 @@ def _answer(site: settings.Settings, names: list[str], *, all_: bool, living_fir
         chosen = find.several(site.output_root, names)
     else:
         known, problems = find.every(site.output_root)
-        older = known[:-NEWEST]
-        chosen = known if all_ else [*filter(use.unsettled, older), *known[-NEWEST:]]
+        older, newest = sweep_status.newest(known, NEWEST)
+        chosen = known if all_ else [*filter(use.unsettled, older), *newest]
     statuses = use.look(chosen)
     if living_first:
         # A screen that is too small is cut at its lower end.
@@ -57,4 +59,5 @@ def _answer(site: settings.Settings, names: list[str], *, all_: bool, living_fir
 
         return status_table.view(statuses, problems, root=site.output_root, detailed=bool(names))
 
-    return Result("status", {"runs": statuses, "problems": problems}, view)
+    sweeps = [one for one in sweep_status.together(statuses) if isinstance(one, sweep_status.SweepStatus)]
+    return Result("status", {"runs": statuses, "sweeps": sweeps, "problems": problems}, view)

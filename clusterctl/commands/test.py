@@ -6,7 +6,21 @@ import sys
 from collections.abc import Iterator
 
 from clusterctl import settings
-from clusterctl.commands.options import Engine, ForceStart, Json, Name, Profile, Recipe, SchedulerOption, Sets
+from clusterctl.commands.options import (
+    Engine,
+    ForceStart,
+    GpuIds,
+    Gpus,
+    GpuTypeOption,
+    Json,
+    Mixed,
+    Name,
+    Profile,
+    Recipe,
+    SchedulerOption,
+    Sets,
+    ids,
+)
 from clusterctl.result import Event, Stream
 
 EXAMPLES = """
@@ -21,6 +35,10 @@ Examples:
 def test(
     recipe: Recipe,
     profile: Profile = None,
+    gpu_type: GpuTypeOption = None,
+    gpus: Gpus = None,
+    gpu_ids: GpuIds = None,
+    mixed: Mixed = False,
     sets: Sets = None,
     name: Name = "",
     engine: Engine = None,
@@ -33,12 +51,13 @@ def test(
     Says peak memory, step time and tokens/s, and estimates the full run. Of a pipeline every member is tested.
     """
     from clusterctl.commands import following
-    from clusterctl.runs import draft, verdict
+    from clusterctl.runs import draft, predict, tested
     from clusterctl.runs import submit as use
+    from clusterctl.runs.request import Request
     from clusterctl.views import submitted, test_verdict
 
     site = settings.load()
-    request = draft.Request(
+    request = Request(
         recipe=recipe,
         profile=profile,
         sets=tuple(sets or ()),
@@ -47,6 +66,10 @@ def test(
         kind="test",
         engine=engine,
         force_start=force_start,
+        gpu_type=gpu_type,
+        gpus=gpus,
+        gpu_ids=ids(gpu_ids),
+        mixed=mixed,
         command=tuple(sys.argv),
     )
     drafts = draft.draft(request, site)
@@ -57,10 +80,11 @@ def test(
         for run in runs:
             for event in following.events(run, lines=10_000):
                 yield Event(event.data, event.view, event.raw, event.error_stream)
-            outcome = verdict.judge(run)
-            yield Event(outcome, raw=test_verdict.view(outcome), exit_code=0 if outcome.passed else 1)
+            outcome = tested.judge(run)
+            text = test_verdict.view(outcome, submitted.like(request, runs).typed("submit"))
+            yield Event(outcome, raw=text, exit_code=0 if outcome.passed else 1)
             if not outcome.passed:
                 return
 
-    notes = [note for d in drafts for note in d.notes]
+    notes = [*(note for d in drafts for note in d.notes), *predict.memory_notes(drafts, site.output_root)]
     return Stream("test", everything(), on_interrupt=following.goes_on(runs[-1]), notes=notes)

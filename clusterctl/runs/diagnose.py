@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from clusterctl.adapters import store
+from clusterctl.adapters import metrics, store
 from clusterctl.adapters.slurm_words import explain_reason
 from clusterctl.errors import NotFound, Unavailable
-from clusterctl.model import JobState, Status
-from clusterctl.runs import status
+from clusterctl.model import JobState, Level, Status
+from clusterctl.runs import health, status
 from clusterctl.runs.find import Run
+from clusterctl.settings import Settings
 from trainers.failures import diagnosis, search
 from trainers.failures.diagnosis import Evidence, Finding
 from trainers.failures.search import Line
@@ -35,9 +36,15 @@ NEVER = {
 """Reasons for which a job waits until somebody does something, with what that is."""
 
 
+MEMORY = ("cuda_out_of_memory", "host_out_of_memory")
+
+
 @dataclass(frozen=True)
 class Diagnosis:
     """``cause`` is a name of the table, ``healthy``, ``waiting``, ``pending_for_ever``, ``running`` or ``unknown``.
+
+    Where logs say nothing it may be what the metrics show: ``diverging_loss``, ``flat_loss``, ``metrics`` for the rest;
+    ``dependency`` where it never began.
 
     ``policy`` says what the job does by itself; empty where nothing failed.
     """
@@ -54,7 +61,7 @@ class Diagnosis:
     state: str = ""
 
 
-def run(found: Run) -> Diagnosis:
+def run(found: Run, settings: Settings) -> Diagnosis:
     """Diagnose a run by everything that it left.
 
     Raises:
@@ -67,10 +74,48 @@ def run(found: Run) -> Diagnosis:
     if now.state is JobState.UNKNOWN:
         return Diagnosis(name, "unknown", f"it is not known what became of it: {now.why}", state=str(now.state))
     if now.state.active:
-        return Diagnosis(name, "running", "it runs; `clusterctl status` shows how", state=str(now.state))
+        shown = _by_metrics(found, now)
+        return shown or Diagnosis(name, "running", "it runs; `clusterctl status` shows how", state=str(now.state))
+    if waited := _never_began(found, now):
+        return waited
     lines = [] if now.state is JobState.COMPLETED else _lines([found.run_dir / log for log in LOGS])
     finding = diagnosis.diagnose(lines, _evidence(found, now), search.went_on)
-    return _told(name, finding, state=str(now.state), run_id=name)
+    if (finding is None or finding.cause.weight == "vague") and (shown := _by_metrics(found, now)):
+        return shown
+    told = _told(name, finding, state=str(now.state), run_id=name)
+    if told.cause in MEMORY:
+        from clusterctl.runs import fits
+
+        better = fits.remedy(found, told.quote, settings)
+        return replace(told, remedy=better or told.remedy)
+    return told
+
+
+def _never_began(found: Run, now: Status) -> Diagnosis | None:
+    """A run that its scheduler gave up, as what it waited for did not end well; None for any other."""
+    ours = (found.run_dir / status.CANCELLED).exists()
+    if now.state is not JobState.CANCELLED or now.attempts or ours or not found.record.after:
+        return None
+    before = found.record.after[-1]
+    remedy = f"`clusterctl diagnose {before}` says why; mend it, then `clusterctl resume` of both, that one first"
+    title = f"it never began: {before}, which it waits for, did not end well"
+    return Diagnosis(found.record.run_id, "dependency", title, "likely", remedy=remedy, state=str(now.state))
+
+
+def _by_metrics(found: Run, now: Status) -> Diagnosis | None:
+    """What the metrics show, where that is trouble; None where they show none, or are none."""
+    lines = metrics.whole(found.run_dir)
+    verdict = health.judge(lines, found.record.stage, now.progress.max_steps) if lines else None
+    if verdict is None or verdict.level not in (Level.WATCH, Level.BAD):
+        return None
+    worst = verdict.findings[0]
+    cause = "metrics"
+    if worst.name == "loss":
+        cause = "diverging_loss" if worst.level is Level.BAD else "flat_loss"
+    return Diagnosis(
+        found.record.run_id, cause, worst.words, "likely", file=found.run_dir / "metrics.jsonl", remedy=worst.remedy,
+        state=str(now.state),
+    )  # fmt: skip
 
 
 def file(path: Path) -> Diagnosis:
@@ -90,7 +135,7 @@ def _lines(paths: list[Path]) -> list[Line]:
     try:
         return [line for path in paths if path.is_file() for line in search.candidates(path)]
     except search.CannotRead as e:
-        raise Unavailable(str(e), hint="check that the log can be read, and that grep is on PATH") from e
+        raise Unavailable(str(e), hint="diagnosing needs a log that can be read, and grep") from e
 
 
 def _evidence(found: Run, now: Status) -> Evidence:

@@ -1,100 +1,120 @@
-"""From a request to drafts of runs: everything decided and rendered, nothing written. What --dry-run shows."""
+"""From a request to drafts of runs: everything decided, nothing written. What --dry-run shows."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import os
 import re
 import secrets
 import sys
 import time
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from clusterctl import assets, render, todays_names
-from clusterctl.adapters.slurm import check_run_dir
-from clusterctl.compose import Composed, Recipe, compose, read_recipe, sets_for
+from clusterctl.compose import Composed, compose, read_profile
 from clusterctl.errors import NotFound, UsageProblem
 from clusterctl.model import Plan, SchedulerName
+from clusterctl.models import of_run
+from clusterctl.models.shape import Shape
 from clusterctl.paths import is_dir, is_file, user_path
 from clusterctl.pipeline import Start
 from clusterctl.plan import make
-from clusterctl.runs import find, order, preflight, schedulers, tracker_keys
+from clusterctl.plan.inventory import Inventory
+from clusterctl.profiles import Asked, candidates
+from clusterctl.recipe import Recipe, read_recipe, sets_for
+from clusterctl.runs import choose, find, order, preflight, rows, schedulers, tracker_keys
+from clusterctl.runs import inventory as look
+from clusterctl.runs.asked import of_options
+from clusterctl.runs.choose import Choice, NothingFits
+from clusterctl.runs.fingerprint import fingerprint
+from clusterctl.runs.request import Request
 from clusterctl.schema import Member
 from clusterctl.settings import Settings
-from trainers.config import Eval
-
-Kind = Literal["train", "test"]
-
-DEFAULT_PROFILE = "cpu"
-"""For recipes that name none."""
-
-# Left out of the fingerprint: what neither memory nor correctness of a step depends on.
-_NOT_IN_FINGERPRINT = {
-    "name": True,
-    "kind": True,
-    "tracking": True,
-    "eval": True,
-    "output": True,
-    "model": {"adapter_name_or_path"},
-    "optim": {"max_steps", "num_train_epochs", "seed", "learning_rate", "warmup_steps", "lr_scheduler_type"},
-}
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the user asked for on the command line."""
-
-    recipe: str
-    profile: str | None = None
-    sets: tuple[str, ...] = ()
-    name: str = ""
-    scheduler: str | None = None
-    kind: Kind = "train"
-    engine: str | None = None
-    force_start: bool = False
-    """Whether a stage of RLHF may start from a model that has not learnt to answer."""
-    command: tuple[str, ...] = ()
+from trainers.config import Eval, RunConfig
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A run that could be submitted as it is: ``script`` is what the scheduler would get, byte for byte."""
+    """A run that could be submitted as it is."""
 
     run_id: str
     composed: Composed
     plan: Plan
-    script: str
     fingerprint: str
     notes: tuple[str, ...] = ()
     """What the user should know of recipe and options, such as old names in them."""
+    choice: Choice | None = None
+    """How the profile was chosen, where nobody named one."""
+    sweep: str = ""
+    """The sweep that it belongs to, ``swept`` the ``key=value`` that are its own there, ``parallel`` the limit."""
+    swept: tuple[str, ...] = ()
+    parallel: int | None = None
+
+    @cached_property
+    def script(self) -> str:
+        """What the scheduler would get, byte for byte. A plan does without: to render takes longer than to plan.
+
+        Raises:
+            UsageProblem: the template is broken, or a value cannot stand in it.
+        """
+        return render.render(self.plan, assets.find("job_templates", "job.sh").path)
 
 
-def draft(request: Request, settings: Settings) -> list[Draft]:
-    """Everything decided and rendered, nothing written. One draft, or one for each member of a pipeline.
+@dataclass(frozen=True)
+class _Where:
+    """What all members of a pipeline share. ``inventory`` looks at the hardware, once, when that is needed."""
+
+    scheduler: SchedulerName
+    asked: Asked
+    inventory: Callable[[], Inventory]
+    shape_of: Callable[[RunConfig, str], Shape | None]
+
+
+def draft(request: Request, settings: Settings, inventory: Inventory | None = None) -> list[Draft]:
+    """Everything decided, nothing written. One draft, or one for each member of a pipeline.
+
+    ``inventory`` is what there is to run on, for who knows it already.
 
     Raises:
         UsageProblem, NotFound: every error of recipe, profile, site and options.
+        NoFit: what is asked for is larger than what there is, or the run fits nowhere.
+        Unavailable: no profile is named, and Slurm does not say what there is.
     """
     recipe = read_recipe(request.recipe)
     scheduler = schedulers.choose(request.scheduler or settings.scheduler)
+    site = settings.site()
+    where = _Where(
+        scheduler,
+        of_options(request.gpu_type, request.gpus, request.gpu_ids, request.mixed, scheduler),
+        cache(lambda: inventory or look.inventory(scheduler, site)),
+        of_run.known(site.hugging_face.home),
+    )
     sets, notes = todays_names.of_sets(request.sets)
     request = dataclasses.replace(request, sets=sets)
     if recipe.pipeline:
-        first, *others = _draft_all(request, recipe, settings, scheduler)
+        first, *others = _draft_all(request, recipe, settings, where)
     else:
         if request.engine:
             request = dataclasses.replace(request, sets=(*request.sets, f"engine={request.engine}"))
-        first, *others = [_draft_one(request, recipe, settings, scheduler)]
+        first, *others = [_draft_one(request, recipe, settings, where)]
     return [dataclasses.replace(first, notes=(*notes, *first.notes)), *others]
 
 
-def _draft_all(request: Request, recipe: Recipe, settings: Settings, scheduler: SchedulerName) -> list[Draft]:
+def draft_or_nearest(request: Request, settings: Settings) -> tuple[list[Draft], Choice | None]:
+    """The drafts; where nothing will do, under the profile that lacks least, with all that was looked at."""
+    try:
+        return draft(request, settings), None
+    except NothingFits as e:
+        nearest = dataclasses.replace(request, profile=e.choice.profile, gpu_type=None, gpus=None)
+        return draft(nearest, settings), e.choice
+
+
+def _draft_all(request: Request, recipe: Recipe, settings: Settings, where: _Where) -> list[Draft]:
     """A draft for each member; each knows what the one that it starts from is going to save, and where."""
     if request.engine:
         raise UsageProblem(
@@ -120,7 +140,7 @@ def _draft_all(request: Request, recipe: Recipe, settings: Settings, scheduler: 
             profile=request.profile or member.profile or recipe.profile,
             sets=tuple(sets_for(own, request.sets)),
         )
-        done[called] = _draft_one(asked, own, settings, scheduler, member.set, start), start
+        done[called] = _draft_one(asked, own, settings, where, member.set, start), start
     return [one for one, _ in done.values()]
 
 
@@ -149,28 +169,47 @@ def _draft_one(
     request: Request,
     recipe: Recipe,
     settings: Settings,
-    scheduler: SchedulerName,
+    where: _Where,
     extra: Mapping[str, Any] | None = None,
     start: Start | None = None,
 ) -> Draft:
-    site = settings.site()
-    run_id = _run_id(request.name or recipe.name, settings.output_root)
+    site, scheduler = settings.site(), where.scheduler
+    run_id = new_id(request.name or recipe.name, settings.output_root)
     if recipe.pipeline:
         raise UsageProblem(
             f"recipe {recipe.name} is a pipeline and cannot stand inside another", hint="name its members"
         )
-    composed = compose(
-        recipe,
-        request.profile or recipe.profile or DEFAULT_PROFILE,
-        site,
-        request.sets,
-        name=request.name,
-        kind=request.kind,
-        extra=extra,
-        start=start,
-    )
-    if start is None:
-        composed = _resolve_adapter(composed, settings.output_root)
+
+    longest_row = rows.longest()
+
+    @cache
+    def under(profile: str) -> Composed:
+        needed = read_profile(profile, request.sets).gpus_per_node > 0
+        composed = compose(
+            recipe,
+            profile,
+            site,
+            request.sets,
+            name=request.name,
+            kind=request.kind,
+            extra=extra,
+            start=start,
+            asked=where.asked,
+            inventory=where.inventory() if needed else None,
+            shape_of=where.shape_of,
+            longest_row=longest_row,
+        )
+        return composed if start else _resolve_adapter(composed, settings.output_root)
+
+    choice, profile, alone = None, request.profile or recipe.profile, tuple[str, ...]()
+    if profile is None:
+        names = candidates(where.inventory(), where.asked)
+        if where.inventory().problem and start is None:
+            alone = (f"no GPU is used: {where.inventory().problem}",)
+        if len(names) > 1:
+            choice = choose.choose(names, under, where.inventory(), request, settings, scheduler)
+        profile = choice.profile if choice else names[0]
+    composed = under(profile)
     if not request.force_start:
         order.check(composed.config, start)
     tracker_keys.check(composed, site)
@@ -178,12 +217,20 @@ def _draft_one(
         composed = _as_test(composed)
     unseen = preflight.check(composed.config, start.planned if start else frozenset())
     if scheduler == "slurm":
+        from clusterctl.adapters.slurm import check_run_dir
+
         check_run_dir(settings.output_root / run_id)
     plan = make.make(composed, site, scheduler, python=sys.executable)
-    template = assets.find("job_templates", "job.sh")
-    script = render.render(plan, template.path)
     mark = fingerprint(composed, start.base if start else None)
-    return Draft(run_id, composed, plan, script, mark, (*composed.notes, *unseen))
+    return Draft(run_id, composed, plan, mark, (*composed.notes, *alone, *unseen, *_own_template()), choice)
+
+
+def _own_template() -> tuple[str, ...]:
+    """A template is a program: whose it is must not go unsaid where the working directory or a variable decides."""
+    found = assets.find("job_templates", "job.sh")
+    if found.origin not in ("working directory", "CLUSTERCTL_PATH"):
+        return ()
+    return (f"the job script is made from {found.path} ({found.origin}), not from the shipped template",)
 
 
 TEST_STEPS = 50
@@ -231,21 +278,7 @@ def _resolve_adapter(composed: Composed, root: Path) -> Composed:
     return dataclasses.replace(composed, config=composed.config.model_copy(update={"model": model}))
 
 
-def fingerprint(composed: Composed, base: str | None = None) -> str:
-    """Names the configuration as far as fitting and working go: the same for a test and its full run.
-
-    ``base`` stands for the model of a pipeline's member, whose directory has another name every time.
-    """
-    config = composed.config.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT)  # type: ignore[arg-type]
-    config["model"]["model_name_or_path"] = base or config["model"]["model_name_or_path"]
-    config["data"] = {k: v for k, v in config["data"].items() if k not in ("eval_files", "validation_split")}
-    profile = composed.profile
-    hardware = [profile.gpu_type, profile.gpus_per_node, profile.nodes, profile.mem]
-    text = json.dumps([config, hardware], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _run_id(name: str, root: Path) -> str:
+def new_id(name: str, root: Path) -> str:
     """``sft-20261122-a3f9``: a name that any file system and any shell takes, the day, four random digits."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     slug = re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")[:32].strip("-") or "run"

@@ -11,8 +11,9 @@ from clusterctl.adapters import process
 from clusterctl.errors import Unavailable, UsageProblem
 from clusterctl.model import JobState, Resources, Status
 from clusterctl.runs import status, submit
-from clusterctl.runs.draft import Draft, Request
+from clusterctl.runs.draft import Draft
 from clusterctl.runs.find import Run
+from clusterctl.runs.request import Request
 from clusterctl.settings import Settings
 
 
@@ -30,7 +31,7 @@ def run(drafts: Sequence[Draft], request: Request, settings: Settings, *, srun: 
     ended: list[Status] = []
     for one in drafts:
         # In an allocation the cards are ours already; here others may hold them.
-        with _leased(Resources() if srun else one.plan.resources, hide=not srun) as (cards, leases):
+        with _leased(Resources() if srun else one.plan.resources, one.plan.name, hide=not srun) as (cards, leases):
             prepared = submit.prepare(one, request, settings.output_root)
             ended.append(_run(prepared, {**_environment(srun=srun), **cards}, leases))
         if ended[-1].state is not JobState.COMPLETED:
@@ -49,14 +50,14 @@ def _run(prepared: Run, environment: dict[str, str], leases: tuple[int, ...]) ->
 
 
 @contextlib.contextmanager
-def _leased(wanted: Resources, *, hide: bool) -> Iterator[tuple[dict[str, str], tuple[int, ...]]]:
+def _leased(wanted: Resources, holder: str, *, hide: bool) -> Iterator[tuple[dict[str, str], tuple[int, ...]]]:
     """The variables that show the job its GPUs, and the open leases that keep other runs off them."""
-    if not wanted.gpus_per_node:
+    if not (wanted.gpus_per_node or wanted.gpu_ids):
         yield {"CUDA_VISIBLE_DEVICES": ""} if hide else {}, ()
         return
     from clusterctl.adapters.gpu_queue import GpuQueue
 
-    queue = GpuQueue(wanted)
+    queue = GpuQueue(wanted, holder)
     taken = queue.try_to_take()
     queue.leave()
     if isinstance(taken, str):

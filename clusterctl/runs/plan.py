@@ -1,49 +1,49 @@
-"""What a submission would run, in numbers, and what the model would be trained on. Submits and writes nothing.
+"""What a submission would run, in numbers: whether it fits, how long it takes, when it starts and ends.
 
-Tokenised rows are the exception: ``show_batch`` leaves them where the run looks for them.
+Submits and writes nothing. Memory, durations and starts are estimates, unless a test of the same configuration
+measured them.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
-from collections.abc import Mapping
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from clusterctl import assets, render, yaml_text
-from clusterctl.adapters import process
-from clusterctl.errors import ClusterctlError, Unavailable, UsageProblem
-from clusterctl.model import Resources
-from clusterctl.paths import is_dir
-from clusterctl.plan.batch import Batch, arithmetic
-from clusterctl.runs.draft import Draft
-from trainers.config import RunConfig, schema_of
-
-_PLAIN_TEXT = ("cpt", "mlm", "stage1", "stage2")
-_LONGEST = 3600
-"""Seconds that tokenising may take."""
-
-
-@dataclass(frozen=True)
-class Value:
-    """A value that is not the default, and who said it."""
-
-    key: str
-    value: Any
-    origin: str
+from clusterctl.errors import ClusterctlError
+from clusterctl.model import QueueStart, Resources
+from clusterctl.plan.batch import Batch
+from clusterctl.plan.estimates import Duration, Fit, Memory, Verdict
+from clusterctl.runs import judge, measured, rows, said
+from clusterctl.runs.choose import Choice
+from clusterctl.runs.draft import Draft, draft_or_nearest
+from clusterctl.runs.fix import Fix
+from clusterctl.runs.inventory import inventory as looked_at
+from clusterctl.runs.request import Request
+from clusterctl.runs.rows import Rows
+from clusterctl.runs.starts import starts
+from clusterctl.settings import Settings
+from trainers.config import RunConfig
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One run of a plan. ``shown`` is what ``trainers.show`` answered, where it was asked."""
+    """One run of a plan.
+
+    Times in seconds; ``wait`` and ``finish`` count from now, ``seconds`` is the whole ``duration``, ``in_time`` says
+    whether that is over before the run is told to save and leave; None where nobody knows. ``about``: the steps
+    behind it are guessed. ``choice`` is None where a profile was named. ``fix`` is there where the run does not fit
+    and something helps. ``shown`` is what ``trainers.show`` answered, where it was asked.
+    """
 
     name: str
     stage: str
     engine: str
     model: str
+    parameters: int | None
+    known_from: str
     adapter: str
     profile: str
     scheduler: str
@@ -53,98 +53,132 @@ class Planned:
     dtype: str
     resources: Resources
     batch: Batch
-    values: tuple[Value, ...]
+    rows: Rows
+    verdict: Verdict
+    memory: Memory | None
+    duration: Duration | None
+    seconds: float | None
+    in_time: bool | None
+    about: bool
+    start: QueueStart | None
+    wait: float | None
+    finish: float | None
+    values: tuple[said.Value, ...]
+    choice: Choice | None = None
+    fix: Fix | None = None
     shown: Mapping[str, Any] | None = None
 
 
-def plan(draft: Draft, root: Path, *, samples: int = 0) -> Planned:
-    """The plan of one draft; with ``samples`` also so many rows as the model gets them.
+def plan(request: Request, settings: Settings, *, samples: int = 0) -> tuple[list[Planned], list[str]]:
+    """The plan of a recipe, one for each member of a pipeline, and notes; with ``samples`` so many rows of each.
 
     Raises:
-        UsageProblem: the rows cannot be tokenised.
-        Unavailable: the job's Python cannot be used here.
+        UsageProblem, NotFound: every error of recipe, profile, site and options.
+        NoFit: what is asked for is not there at all.
+        Unavailable: the job's Python cannot be used here, or nobody says what GPUs there are.
     """
-    config, parallel = draft.composed.config, draft.composed.config.parallel
-    shown = show_batch(draft, root, samples) if samples else None
-    if shown and "rows" in shown:
-        batch = arithmetic(config, shown["rows"], str(shown["unit"]))
-    else:
-        batch = arithmetic(config, _rows(config), "blocks" if _packed(config) else "rows")
+    drafts, nothing = draft_or_nearest(request, settings)
+    points = measured.points(settings.output_root)
+    plans: list[Planned] = []
+    for number, one in enumerate(drafts):
+        shown = _shown(one, settings, samples) if samples else None
+        # When the later members of a pipeline begin, depends on the ones before.
+        start = None if number else starts(one.plan.scheduler)(one.plan.resources)
+        judged = judge.judge(one.composed, _rows(one, shown), points, one.fingerprint, one.plan.scheduler)
+        made = _planned(one, judged, start, shown, nothing or one.choice)
+        if made.verdict.fit is Fit.NOT:
+            from clusterctl.runs import fix
+
+            found = fix.find(request, settings, looked_at(one.plan.scheduler, settings.site()), drafts, number)
+            made = dataclasses.replace(made, fix=found)
+        plans.append(made)
+    return _in_line(plans), [note for one in drafts for note in (*one.notes, *_unknown(one, settings))]
+
+
+def _shown(one: Draft, settings: Settings, samples: int) -> Mapping[str, Any]:
+    from clusterctl.runs.show_batch import show_batch
+
+    return show_batch(one, settings.output_root, samples)
+
+
+def _rows(one: Draft, shown: Mapping[str, Any] | None) -> Rows:
+    """The rows of a run: counted where they were tokenised, else as far as they can be told without."""
+    if not shown or "rows" not in shown:
+        return rows.look(one.composed.config)
+    count, tokens = shown["rows"], shown.get("tokens")
+    length = tokens / count if count and tokens else float(one.composed.config.data.max_length)
+    return Rows(count, None, length, "tokenised", str(shown["unit"]))
+
+
+def _planned(
+    one: Draft,
+    judged: judge.Judged,
+    start: QueueStart | None,
+    shown: Mapping[str, Any] | None,
+    choice: Choice | None,
+) -> Planned:
+    config, parallel, shape = one.composed.config, one.composed.config.parallel, one.composed.shape
+    wait = max(0.0, start.at - time.time()) if start and start.at is not None else None
+    seconds = judged.duration.total if judged.duration else None
     return Planned(
         name=config.name,
         stage=config.stage,
         engine=config.engine,
         model=config.model.model_name_or_path,
+        parameters=shape.total if shape else None,
+        known_from=shape.source if shape else "",
         adapter=_adapter(config),
-        profile=draft.composed.profile_name,
-        scheduler=draft.plan.scheduler,
+        profile=one.composed.profile_name,
+        scheduler=one.plan.scheduler,
         launcher=parallel.launcher,
         strategy=parallel.strategy,
         offload=parallel.offload,
         dtype=config.precision.dtype,
-        resources=draft.plan.resources,
-        batch=batch,
-        values=tuple(_said(draft)),
+        resources=one.plan.resources,
+        batch=judged.batch,
+        rows=judged.rows,
+        verdict=judged.verdict,
+        memory=judged.memory,
+        duration=judged.duration,
+        seconds=seconds,
+        in_time=None if seconds is None else seconds <= _room(one.plan.resources),
+        about=judged.about,
+        start=start,
+        wait=wait,
+        finish=None if wait is None or seconds is None else wait + seconds,
+        values=tuple(said.said(one.composed)),
+        choice=choice,
         shown=shown,
     )
 
 
-def show_batch(draft: Draft, root: Path, samples: int) -> dict[str, Any]:
-    """What ``trainers.show`` answers about a draft, from the Python that the job would have.
-
-    Raises:
-        UsageProblem, Unavailable: as ``plan``.
-    """
-    config = draft.composed.config
-    model = Path(config.model.model_name_or_path)
-    if model.is_absolute() and not is_dir(model):
-        return {"notes": [f"{model} is made by the run before: its rows are shown when that has ended"]}
-    values = config.model_dump(mode="json")
-    # Where the run is going to look for them.
-    values["data"]["cache_dir"] = config.data.cache_dir or str(root / ".tokenised")
-    script = render.render(draft.plan, assets.find("job_templates", "show.sh").path)
-    with tempfile.TemporaryDirectory() as scratch:
-        run = Path(scratch) / "run.yaml"
-        run.write_text(yaml_text.dump(values), encoding="utf-8")
-        argv = ["bash", "-c", script, "show", str(run), str(samples)]
-        done = process.run(argv, timeout=_LONGEST, env=os.environ)
-    return _answer(done)
+def _room(resources: Resources) -> int:
+    """Seconds that a run may take before the scheduler's signal makes it save and leave."""
+    return resources.time_limit - resources.signal_lead
 
 
-def _answer(done: process.Finished) -> dict[str, Any]:
-    """The last line, which is JSON. Raises ClusterctlError for everything else."""
-    lines = done.stdout.strip().splitlines()
+def _in_line(plans: Sequence[Planned]) -> list[Planned]:
+    """The members of a pipeline one after the other: each begins when the one before it ends, at the earliest."""
+    done: list[Planned] = []
+    for number, one in enumerate(plans):
+        wait = done[-1].finish if number else one.wait
+        finish = None if wait is None or one.seconds is None else wait + one.seconds
+        done.append(dataclasses.replace(one, wait=wait, finish=finish))
+    return done
+
+
+def _unknown(one: Draft, settings: Settings) -> list[str]:
+    """Why nothing is known of a model, and what was concluded where its architecture is not."""
+    shape, config = one.composed.shape, one.composed.config
+    if shape is not None:
+        return list(shape.notes)
+    from clusterctl.models.of_run import shape_of
+
     try:
-        said = json.loads(lines[-1])
-    except (IndexError, ValueError):
-        words = done.stderr.strip().splitlines() or [f"it ended with exit code {done.returncode}"]
-        kind: type[ClusterctlError] = Unavailable
-        raise kind(
-            f"the rows cannot be shown here: {words[0] if done.returncode == 3 else words[-1]}",
-            hint=words[1] if done.returncode == 3 and len(words) > 1 else "look at `environment` in the site file",
-        ) from None
-    if error := said.get("error"):
-        raise UsageProblem(error["message"], hint=error["hint"])
-    return dict(said)
-
-
-def _rows(config: RunConfig) -> int | None:
-    """Rows of the files, where they are all training rows and can be read here; None where only the run knows."""
-    from trainers.data import sources
-    from trainers.data.examples import LOOK, load_examples
-
-    data = config.data
-    if config.stage in _PLAIN_TEXT or _packed(config):
-        return None
-    if not all(sources.is_plain(name) for name in (*data.train_files, *data.eval_files)):
-        return None
-    if sum(Path(name).stat().st_size for name in data.train_files) > LOOK:
-        return None
-    return len(load_examples(config).train)
-
-
-def _packed(config: RunConfig) -> bool:
-    return bool(getattr(config.method, "packing", False))
+        shape_of(config, settings.site().hugging_face.home)
+    except ClusterctlError as e:
+        return [f"memory and time are not estimated: {e.message}" + (f" ({e.hint})" if e.hint else "")]
+    return []
 
 
 def _adapter(config: RunConfig) -> str:
@@ -155,37 +189,3 @@ def _adapter(config: RunConfig) -> str:
         return f"lora, going on with {model.adapter_name_or_path}"
     frozen = "" if model.quantization == "none" else f" on weights in {model.quantization}"
     return f"lora, r {model.lora.r}, alpha {model.lora.lora_alpha}{frozen}"
-
-
-def _said(draft: Draft) -> list[Value]:
-    """What somebody said, and is not the default."""
-    composed = draft.composed
-    smallest = {"stage": composed.config.stage, "model": {}, "data": {}}
-    schema = schema_of(smallest)
-    found = []
-    for key, origin in composed.origins.items():
-        if key in ("name", "kind", "stage"):
-            continue
-        value, default = _at(composed.config, key), _default(schema, key)
-        if value != default:
-            found.append(Value(key, value, origin))
-    return found
-
-
-def _at(config: Any, key: str) -> Any:
-    for part in key.split("."):
-        config = config.get(part) if isinstance(config, dict) else getattr(config, part, None)
-    return config.model_dump(mode="json") if hasattr(config, "model_dump") else config
-
-
-def _default(schema: Any, key: str) -> Any:
-    from trainers.config.fields import section_of
-
-    *sections, name = key.split(".")
-    for part in sections:
-        field = schema.model_fields.get(part)
-        schema = section_of(field) if field else None
-        if schema is None:
-            return None
-    field = schema.model_fields.get(name)
-    return field.get_default() if field else None

@@ -7,14 +7,16 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from clusterctl.adapters import store
+from clusterctl.adapters import metrics, store
 from clusterctl.adapters.scheduler import Scheduler
 from clusterctl.adapters.slurm_words import explain_reason
 from clusterctl.durations import words
 from clusterctl.errors import Unavailable
-from clusterctl.model import Attempt, Job, JobEntry, JobRef, JobState, Progress, Status
-from clusterctl.runs import schedulers
+from clusterctl.model import Attempt, Health, Job, JobEntry, JobRef, JobState, Progress, Status
+from clusterctl.plan import pace
+from clusterctl.runs import health, schedulers
 from clusterctl.runs.find import Run, confirm
 
 FOREGROUND_LOCK = "foreground.lock"
@@ -30,6 +32,8 @@ class _Evidence:
     progress: Progress
     attempts: Sequence[Attempt]
     cancelled: bool
+    lines: Sequence[Mapping[str, Any]] = ()
+    """The first and the last of its metrics."""
 
     @property
     def last(self) -> Attempt | None:
@@ -49,7 +53,7 @@ def look(runs: Sequence[Run], *, max_age: float = 5.0) -> list[Status]:
     A scheduler that does not answer makes its runs UNKNOWN, with its words as the reason; it is no error.
     A hand-over whose answer was lost is looked for by its token, and its record completed.
     """
-    evidence = {run.run_dir: _read(run.run_dir) for run in runs}
+    evidence = {run.run_dir: _with_metrics(run.run_dir, _read(run.run_dir)) for run in runs}
     open_runs = [r for r in runs if r.record.job and not _finished_well(r, evidence[r.run_dir])]
     answers = {
         name: _ask(schedulers.get(name), [run for run in open_runs if run.record.scheduler == name], max_age)
@@ -107,6 +111,10 @@ def _read(run_dir: Path) -> _Evidence:
         kept = Progress(step=progress.step, max_steps=progress.max_steps, loss=progress.loss)
         progress = replace(kept, attempt=attempts[-1].number)
     return _Evidence(progress, attempts, (run_dir / CANCELLED).exists())
+
+
+def _with_metrics(run_dir: Path, evidence: _Evidence) -> _Evidence:
+    return replace(evidence, lines=metrics.glance(run_dir)) if evidence.progress.step else evidence
 
 
 def _finished_well(run: Run, evidence: _Evidence) -> bool:
@@ -204,21 +212,24 @@ def _from_evidence(
         attempts=len(evidence.attempts),
         started_at=last.started_at if last else None,
         ended_at=last.ended_at if last else None,
-        eta_seconds=_eta(evidence.progress) if state is JobState.RUNNING else None,
+        eta_seconds=_eta(evidence) if state is JobState.RUNNING else None,
         last_seen=last_seen,
+        health=_health(run, evidence),
+        cause=_cause(evidence) if state is JobState.FAILED else "",
         gone=gone,
     )
 
 
 def _from_job(run: Run, evidence: _Evidence, job: Job) -> Status:
     last = evidence.last
-    eta = _eta(evidence.progress) if job.state is JobState.RUNNING else None
+    eta = _eta(evidence) if job.state is JobState.RUNNING else None
     limit = job.time_limit or run.record.resources.time_limit
     # A requeued job gets its whole limit again, so the newest start counts.
     began = max(filter(None, (job.started_at, last.started_at if last else None)), default=None)
     makes_it = None
     if eta is not None and began is not None:
-        makes_it = time.time() + eta <= began + limit
+        # The signal makes it save and leave, so it has that much less.
+        makes_it = time.time() + eta <= began + limit - run.record.resources.signal_lead
     return Status(
         record=run.record,
         run_dir=run.run_dir,
@@ -231,6 +242,8 @@ def _from_job(run: Run, evidence: _Evidence, job: Job) -> Status:
         ended_at=job.ended_at,
         eta_seconds=eta,
         makes_time_limit=makes_it,
+        health=_health(run, evidence),
+        cause=_cause(evidence) if job.state in _FAILED else "",
         gone=job.state.final,
     )
 
@@ -240,6 +253,9 @@ def _why(job: Job, evidence: _Evidence) -> str:
     progress, reason = evidence.progress, explain_reason(job.reason)
     match job.state:
         case JobState.RUNNING:
+            # Where the disk is full, the local runner waits for room to record the end.
+            if end := evidence.ended(job.job_id):
+                return f"ending: {end.why}"
             return reason or progress.phase or "starting"
         case JobState.COMPLETED:
             ended = progress.phase == "finished" or not progress.phase
@@ -250,6 +266,18 @@ def _why(job: Job, evidence: _Evidence) -> str:
             if evidence.attempts and job.state.waiting:
                 return f"{reason or 'waiting'}; begins again at attempt {len(evidence.attempts) + 1}"
             return reason or job.state.lower().replace("_", " ")
+
+
+_FAILED = (JobState.FAILED, JobState.OUT_OF_MEMORY)
+
+
+def _cause(evidence: _Evidence) -> str:
+    """What the guard found to be the cause, in words."""
+    from trainers.failures import CAUSES
+
+    last = evidence.last
+    known = CAUSES.get(last.cause) if last and last.ended_at is not None else None
+    return known.title if known else ""
 
 
 def _failure(evidence: _Evidence) -> str:
@@ -266,10 +294,18 @@ def _code(job: Job) -> str:
     return f"exit code {job.exit_code}" if job.exit_code else ""
 
 
-def _eta(progress: Progress) -> float | None:
-    if not progress.max_steps or not progress.seconds_per_step:
+def _eta(evidence: _Evidence) -> float | None:
+    progress = evidence.progress
+    seconds = pace.of(evidence.lines, progress.attempt) or progress.seconds_per_step
+    if not progress.max_steps or not seconds:
         return None
-    return max(0, progress.max_steps - progress.step) * progress.seconds_per_step
+    return pace.training(progress.max_steps - progress.step, seconds)
+
+
+def _health(run: Run, evidence: _Evidence) -> Health | None:
+    if not evidence.lines:
+        return None
+    return health.judge(evidence.lines, run.record.stage, evidence.progress.max_steps)
 
 
 def _lock_is_held(path: Path) -> bool:

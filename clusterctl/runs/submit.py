@@ -18,9 +18,10 @@ from clusterctl import yaml_text
 from clusterctl.adapters import process, store
 from clusterctl.errors import ClusterctlError, Interrupted, Rejected, Unavailable, UsageProblem
 from clusterctl.model import JobEntry, JobState, Record, Submission
-from clusterctl.runs import find, schedulers, status
-from clusterctl.runs.draft import Draft, Request
+from clusterctl.runs import aftercare, choose, find, schedulers, status
+from clusterctl.runs.draft import Draft
 from clusterctl.runs.find import Run
+from clusterctl.runs.request import Request
 from clusterctl.settings import Settings
 
 
@@ -43,14 +44,14 @@ def submit(
     done: list[Run] = []
     waits_for = list(after)
     for one, prediction in zip_longest(drafts, predictions):
-        with _ctrl_c_waits() as pressed:
+        with ctrl_c_waits() as pressed:
             run = prepare(one, request, settings.output_root, [w.record.run_id for w in waits_for], prediction)
             try:
                 done.append(hand_over(run, waits_for))
             except ClusterctlError as e:
                 if not e.maybe_queued:
                     store.remove_run_dir(run.run_dir)
-                    _take_back(done)
+                    take_back(done)
                 raise
         if pressed:
             ids = " ".join(run.record.run_id for run in done)
@@ -60,7 +61,7 @@ def submit(
 
 
 @contextlib.contextmanager
-def _ctrl_c_waits() -> Iterator[list[int]]:
+def ctrl_c_waits() -> Iterator[list[int]]:
     """Between the first file and the confirmed job id there is no good moment to stop: Ctrl-C is noted."""
     pressed: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
@@ -70,18 +71,18 @@ def _ctrl_c_waits() -> Iterator[list[int]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _take_back(runs: Sequence[Run]) -> None:
+def take_back(runs: Sequence[Run]) -> None:
     """The rest of a pipeline was refused: its beginning would train for nothing."""
     for run in runs:
         if ref := status.job_ref(run):
             schedulers.get(run.record.scheduler).cancel([ref])
-            note_cancelled(run)
+            note_cancelled(run.run_dir)
 
 
-def note_cancelled(run: Run) -> None:
+def note_cancelled(run_dir: Path) -> None:
     """Leave the evidence of a cancellation, for the time when the scheduler has forgotten the job."""
     text = json.dumps({"schema": 1, "time": time.time(), "user": process.own_user()})
-    store.write_atomic(run.run_dir / status.CANCELLED, text + "\n")
+    store.write_atomic(run_dir / status.CANCELLED, text + "\n")
 
 
 def prepare(
@@ -106,18 +107,26 @@ def prepare(
         created_at=time.time(),
         user=process.own_user(),
         host=socket.gethostname(),
-        command=request.command,
+        command=aftercare.without_address(request.command),
         world_size=one.plan.world_size,
         max_steps=one.composed.full_steps,
         num_train_epochs=config.optim.num_train_epochs,
         full_time_limit=one.composed.full_time,
+        auto_fix=request.auto_fix,
         after=tuple(after),
+        sweep=one.sweep,
+        swept=one.swept,
+        parallel=one.parallel,
     )
     try:
         store.write_atomic(run_dir / "run.yaml", yaml_text.dump(config.model_dump(mode="json")))
         store.write_atomic(run_dir / "job.sh", one.script, mode=0o755)
+        if one.choice:
+            said = {"schema": 1, **dataclasses.asdict(one.choice)}
+            store.write_atomic(run_dir / choose.FILE_NAME, json.dumps(said, indent=1) + "\n")
         if prediction:
             store.write_atomic(run_dir / "prediction.json", json.dumps(prediction) + "\n")
+        aftercare.write(run_dir, one, request)
         store.write_record(run_dir, record)
     except ClusterctlError:
         store.remove_run_dir(run_dir)
@@ -132,7 +141,7 @@ def hand_over(run: Run, after: Sequence[Run] = ()) -> Run:
         Rejected, Unavailable, NoFit: as the scheduler says.
     """
     adapter = schedulers.get(run.record.scheduler)
-    dependencies = _dependencies(run, after)
+    waits_for = dependencies(run, after)
     entry = JobEntry(token=secrets.token_hex(8), requested_at=time.time())
     asked = dataclasses.replace(run.record, jobs=(*run.record.jobs, entry))
     store.write_record(run.run_dir, asked)
@@ -142,7 +151,9 @@ def hand_over(run: Run, after: Sequence[Run] = ()) -> Run:
         name=asked.name,
         token=entry.token,
         resources=asked.resources,
-        after=dependencies,
+        after=waits_for,
+        sweep=asked.sweep,
+        parallel=asked.parallel,
     )
     try:
         job_id = adapter.submit(submission)
@@ -150,10 +161,14 @@ def hand_over(run: Run, after: Sequence[Run] = ()) -> Run:
         if not e.maybe_queued:
             store.write_record(run.run_dir, run.record)
         raise
-    return find.confirm(Run(run.run_dir, asked), job_id)
+    try:
+        return find.confirm(Run(run.run_dir, asked), job_id)
+    except Unavailable as e:  # a full disk; the run directory must not be removed under its job
+        hint = f"{e.hint}; then `clusterctl status {asked.run_id}` completes the record"
+        raise Unavailable(f"job {job_id} is queued, but {e.message}", hint=hint, maybe_queued=True) from e
 
 
-def _dependencies(run: Run, after: Sequence[Run]) -> tuple[str, ...]:
+def dependencies(run: Run, after: Sequence[Run]) -> tuple[str, ...]:
     """Job ids that must end well first. Parents that ended well already need no dependency."""
     ids: list[str] = []
     for parent, state in zip(after, status.look(after), strict=True):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import netrc
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from clusterctl.adapters import secrets_file
 from clusterctl.compose import Composed
 from clusterctl.errors import UsageProblem
-from clusterctl.paths import is_file, text_of, user_path
+from clusterctl.paths import is_file, user_path
 from clusterctl.schema import Site
 
 
@@ -23,18 +24,23 @@ def check(composed: Composed, site: Site) -> None:
     tracking = composed.config.tracking
     variables = os.environ | composed.profile.env | site.env
     if "swanlab" in tracking.report_to and tracking.swanlab_mode == "cloud":
-        folder = variables.get("SWANLAB_ROOT") or variables.get("SWANLAB_SAVE_DIR") or "~/.swanlab"
-        logged_in = bool(_machines(user_path(folder) / ".netrc"))
-        _need("SWANLAB_API_KEY", "swanlab login", logged_in, "tracking.swanlab_mode=local", site)
+        _need("SWANLAB_API_KEY", "swanlab login", logged_in("swanlab", variables), "tracking.swanlab_mode=local", site)
     if "wandb" in tracking.report_to and tracking.wandb_mode == "online":
-        host = urlsplit(variables.get("WANDB_BASE_URL") or "https://api.wandb.ai").netloc
-        logged_in = host in _machines(user_path(variables.get("NETRC") or "~/.netrc"))
-        logged_in = logged_in or bool(variables.get("WANDB_IDENTITY_TOKEN_FILE"))
-        _need("WANDB_API_KEY", "wandb login", logged_in, "tracking.wandb_mode=offline", site)
+        _need("WANDB_API_KEY", "wandb login", logged_in("wandb", variables), "tracking.wandb_mode=offline", site)
 
 
-def _need(variable: str, login: str, logged_in: bool, without: str, site: Site) -> None:
-    if logged_in or os.environ.get(variable) or variable in _in_secrets_file(site):
+def logged_in(tracker: str, variables: Mapping[str, str]) -> bool:
+    """Whether somebody ran ``swanlab login`` or ``wandb login`` here, or W&B has another way in."""
+    if tracker == "swanlab":
+        folder = variables.get("SWANLAB_ROOT") or variables.get("SWANLAB_SAVE_DIR") or "~/.swanlab"
+        return bool(_machines(user_path(folder) / ".netrc"))
+    host = urlsplit(variables.get("WANDB_BASE_URL") or "https://api.wandb.ai").netloc
+    known = host in _machines(user_path(variables.get("NETRC") or "~/.netrc"))
+    return known or bool(variables.get("WANDB_IDENTITY_TOKEN_FILE"))
+
+
+def _need(variable: str, login: str, done: bool, without: str, site: Site) -> None:
+    if done or os.environ.get(variable) or _in_secrets_file(variable, site):
         return
     raise UsageProblem(
         f"{login.split()[0]} needs a key, and there is none: {variable} is not set, {site.secrets.file} does not have"
@@ -44,16 +50,8 @@ def _need(variable: str, login: str, logged_in: bool, without: str, site: Site) 
     )
 
 
-def _in_secrets_file(site: Site) -> set[str]:
-    """Names that the job will take from the secrets file: those that have a value there and are listed in the site."""
-    path = user_path(site.secrets.file)
-    return _names(text_of(path).splitlines()) & set(site.secrets.names) if is_file(path) else set()
-
-
-def _names(lines: Iterable[str]) -> set[str]:
-    """As ``job.sh`` reads the file: ``KEY=value`` a line, perhaps with ``export`` before it."""
-    pairs = (line.partition("=") for line in lines)
-    return {key.strip().removeprefix("export ").strip() for key, _, value in pairs if value.strip(" \r'\"")}
+def _in_secrets_file(variable: str, site: Site) -> bool:
+    return is_file(user_path(site.secrets.file)) and variable in secrets_file.keys(site)
 
 
 def _machines(path: Path) -> Mapping[str, object]:

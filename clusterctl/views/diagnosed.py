@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from clusterctl.runs.diagnose import Diagnosis
+from clusterctl.views.text_table import plain
 
 _POLICIES = {
     "resume": "a job goes on by itself after this, as long as it makes progress",
-    "retry": "may pass: trying again twice at most is worth it",
-    "stop": "it would fail again until this is mended",
+    "retry": "a job tries again by itself after this, twice at most",
+    "stop": "a job does not try again by itself after this",
 }
 
 
@@ -17,16 +18,11 @@ def view(found: Diagnosis) -> str:
     lines = [("run" if found.state else "log", f"{found.subject}{f': {found.state}' if found.state else ''}")]
     lines.append(("cause", f"{found.title}{sure}"))
     if found.file:
-        lines.append(("where", f"{found.file}:{found.line}"))
+        lines.append(("where", f"{found.file}:{found.line}" if found.line else str(found.file)))
     if found.quote:
         lines.append(("says", found.quote))
     if found.remedy:
         lines.append(("do", found.remedy))
     if found.policy:
         lines.append(("then", _POLICIES[found.policy]))
-    return "".join(f"{name:6} {_plain(text)}\n" for name, text in lines)
-
-
-def _plain(text: str) -> str:
-    # A log may hold anything: no control character reaches the terminal.
-    return "".join(c if c.isprintable() else "?" for c in text)
+    return "".join(f"{name:6} {plain(text)}\n" for name, text in lines)

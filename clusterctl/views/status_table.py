@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clusterctl.durations import words
-from clusterctl.model import JobState, Status
+from clusterctl.model import JobState, Level, Status
+from clusterctl.runs import sweep_status
+from clusterctl.runs.sweep_status import SweepStatus
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -35,7 +37,7 @@ def view(statuses: Sequence[Status], problems: Sequence[str], *, root: Path, det
 
     if not statuses:
         return Text(f"No runs in {root}. clusterctl submit RECIPE makes one.\n" + "".join(f"{p}\n" for p in problems))
-    parts: list[RenderableType] = [_Table(statuses)]
+    parts: list[RenderableType] = [_Table(statuses if detailed else sweep_status.together(statuses))]
     if detailed:
         parts += [Text(f"{one.record.run_id}: {one.run_dir}", style="dim") for one in statuses]
     parts += [Text(problem, style="red") for problem in problems]
@@ -45,7 +47,7 @@ def view(statuses: Sequence[Status], problems: Sequence[str], *, root: Path, det
 class _Table:
     """The rows, in a form that fits the width of the terminal."""
 
-    def __init__(self, statuses: Sequence[Status]) -> None:
+    def __init__(self, statuses: Sequence[Status | SweepStatus]) -> None:
         self._statuses = statuses
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -65,11 +67,14 @@ class _Table:
                     overflow="fold",
                 )
         for one in self._statuses:
-            cells = zip(_HEADINGS, _cells(one), strict=True)
+            cells = zip(_HEADINGS, _of_sweep(one) if isinstance(one, SweepStatus) else _cells(one), strict=True)
             table.add_row(*(cell for heading, cell in cells if heading not in left_out))
         yield table
         if not wide:
             for one in self._statuses:
+                if isinstance(one, SweepStatus):
+                    yield Text(f"{one.sweep}: {one.words}", style="dim")
+                    continue
                 late = "TOO LATE for its time limit; " if one.makes_time_limit is False else ""
                 yield Text(f"{one.record.run_id}: {late}{_why(one)}", style="dim")
 
@@ -84,7 +89,15 @@ def sentence(one: Status) -> str:
         text += f", step {_step(one)}"
     if one.progress.loss is not None:
         text += f", loss {one.progress.loss:.4g}"
-    return f"{text}: {one.why}"
+    return f"{text}: {with_cause(one)}"
+
+
+def with_cause(one: Status) -> str:
+    """Why a run is in its state; of a failed one with the name of the cause, and who knows more."""
+    why = f"{one.cause}: {one.why}" if one.cause and one.cause not in one.why else one.why
+    if one.state in (JobState.FAILED, JobState.OUT_OF_MEMORY):
+        why += f" (clusterctl diagnose {one.record.run_id})"
+    return why
 
 
 def _cells(one: Status) -> list[RenderableType]:
@@ -107,6 +120,23 @@ def _cells(one: Status) -> list[RenderableType]:
     ]
 
 
+def _of_sweep(one: SweepStatus) -> list[RenderableType]:
+    from rich.text import Text
+
+    cells = dict.fromkeys(_HEADINGS, "")
+    cells |= {
+        "RUN": one.sweep,
+        "STAGE": "sweep",
+        "WHERE": "sweep",
+        "STEP": f"{one.states.get(JobState.COMPLETED, 0)}/{one.runs} runs",
+        "LOSS": "" if one.loss is None else f"{one.loss:.4g}",
+        "ETA": "" if one.eta_seconds is None else words(one.eta_seconds),
+        "WHY": one.words,
+    }
+    state = Text(one.state, style=_COLOURS.get(one.state, "bold red"))
+    return [state if heading == "STATE" else Text(text) for heading, text in cells.items()]
+
+
 def _step(one: Status) -> str:
     progress = one.progress
     if progress.max_steps:
@@ -123,7 +153,7 @@ def _limit(one: Status) -> RenderableType:
 
 
 def _why(one: Status) -> str:
-    why = one.why
+    why = with_cause(one)
     if one.state is JobState.RUNNING and one.progress.updated_at:
         silent = time.time() - one.progress.updated_at
         # Long steps are normal; silence far beyond one is worth a word.
@@ -131,4 +161,13 @@ def _why(one: Status) -> str:
             why = f"{why}, silent for {words(silent)}"
     if one.attempts > 1:
         why = f"{why} (attempt {one.attempts})"
-    return why
+    return why + _health(one)
+
+
+def _health(one: Status) -> str:
+    """What the metrics say, where they say something: all of an alarm, one word where all is well."""
+    if one.health is None or one.health.level is Level.EARLY or one.state.waiting:
+        return ""
+    if one.health.level is not Level.GOOD:
+        return f"; {one.health.words}"
+    return "; healthy" if one.state in (JobState.RUNNING, JobState.COMPLETED) else ""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from clusterctl.runs.draft import Request
 from clusterctl.runs.find import Run
+from clusterctl.runs.request import Request
 
 
 def data(run: Run) -> dict[str, Any]:
@@ -32,19 +32,14 @@ def view(runs: Sequence[Run], request: Request, *, tested: bool) -> str:
         job_id = job.job_id if job else None
         lines.append(f"submitted {record.run_id}: {record.scheduler} job {job_id}, profile {record.profile}{after}")
     if not tested:
-        lines.append(f"note: no passing test exists for this configuration: {_test_command(request)}")
+        lines.append(f"note: no passing test exists for this configuration: {like(request, runs).typed('test')}")
     lines.append(f"follow it: clusterctl tail -f {runs[-1].record.run_id}")
     return "\n".join(lines) + "\n"
 
 
-def _test_command(request: Request) -> str:
-    words = ["clusterctl", "test", request.recipe]
-    words += ["--profile", request.profile] if request.profile else []
-    words += [word for item in request.sets for word in ("--set", item)]
-    words += ["--engine", request.engine] if request.engine else []
-    words += ["--force-start"] if request.force_start else []
-    words += ["--scheduler", request.scheduler] if request.scheduler else []
-    return shlex.join(words)
+def like(request: Request, runs: Sequence[Run]) -> Request:
+    """The request with the profile that its run got; the members of a pipeline may have got several."""
+    return replace(request, profile=runs[0].record.profile) if len(runs) == 1 else request
 
 
 def resumed(run: Run) -> str:

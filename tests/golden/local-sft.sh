@@ -194,6 +194,7 @@ exit "$verdict"
 #   optim: adamw_torch_fused
 #   num_train_epochs: 2.0
 #   max_steps: -1
+#   train_batch_size: 4
 #   per_device_train_batch_size: 4
 #   per_device_eval_batch_size: 8
 #   gradient_accumulation_steps: 1

@@ -3,9 +3,9 @@
 #SBATCH --partition="a800"
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
-#SBATCH --cpus-per-task=48
+#SBATCH --cpus-per-task=64
 #SBATCH --gpus-per-node="a800:4"
-#SBATCH --mem=480G
+#SBATCH --mem=64G
 #SBATCH --time=1-00:00:00
 #SBATCH --signal=B:USR1@300
 #SBATCH --requeue
@@ -24,6 +24,8 @@ RUN_DIR=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 [[ -e $RUN_DIR/run.yaml ]] || fail "no run.yaml beside job.sh nor in $PWD" "submit it from its own directory: cd RUN_DIR && sbatch job.sh"
 cd -- "$RUN_DIR" || fail "cannot enter $RUN_DIR"
 export RUN_DIR CLUSTERCTL_JOB_ID=${SLURM_JOB_ID:-${CLUSTERCTL_JOB_ID:-}}
+# scontrol takes the plain number of an array's last task for the whole array.
+[[ -z ${SLURM_ARRAY_TASK_ID:-} ]] || CLUSTERCTL_JOB_ID=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
 
 # --- stop requests ------------------------------------------------------------------------------
 # USR1 comes 300 s before the time limit, TERM when somebody ends the job. Both mean: save at the
@@ -98,7 +100,7 @@ unset line key value
 
 # --- environment --------------------------------------------------------------------------------
 export PYTHONUNBUFFERED=1
-export OMP_NUM_THREADS=12
+export OMP_NUM_THREADS=16
 export TOKENIZERS_PARALLELISM=false
 export CUDA_DEVICE_ORDER=PCI_BUS_ID
 export PYTORCH_ALLOC_CONF=expandable_segments:True
@@ -128,7 +130,7 @@ train() { # runs once on each node; SLURM_* of the step are known only here
 if [[ -n ${SLURM_JOB_ID:-} ]]; then
     export -f train
     # srun does not take --cpus-per-task from the job in Slurm 22.05 to 23.02.
-    srun --nodes=2 --ntasks-per-node=1 --cpus-per-task=48 --kill-on-bad-exit=1 \
+    srun --nodes=2 --ntasks-per-node=1 --cpus-per-task=64 --kill-on-bad-exit=1 \
         bash -c 'train "$@"' train "${PYTHON[@]}" &
 else
     train "${PYTHON[@]}" &
@@ -149,7 +151,7 @@ trap '' USR1 TERM INT
 # --- what follows -------------------------------------------------------------------------------
 # Preemption with a grace time warns the steps, not this shell. A job that ends within the grace counts as
 # failed and stays out of the queue, so it has to ask for its return by itself.
-if [[ -n ${SLURM_JOB_ID:-} ]] && job=$(SLURM_TIME_FORMAT=standard scontrol show job "$SLURM_JOB_ID" 2>/dev/null); then
+if [[ -n ${SLURM_JOB_ID:-} ]] && job=$(SLURM_TIME_FORMAT=standard scontrol show job "$CLUSTERCTL_JOB_ID" 2>/dev/null); then
     preempted=${job#* PreemptTime=} started=${job#* StartTime=}
     preempted=${preempted%%[[:space:]]*} started=${started%%[[:space:]]*}
     [[ $preempted != [0-9]* || $preempted < $started ]] || asked=PREEMPTED
@@ -157,8 +159,26 @@ fi
 # The guard reads what the trainer left behind and answers: 0 done, 85 requeue, anything else as it is.
 "${PYTHON[@]}" -m trainers.guard end "$RUN_DIR" "$code" "$asked"
 verdict=$?
+requeue() { # slurmctld may be away for a moment, and what it does not hear is lost
+    local pause said
+    for pause in 2 5 10 20 40 60; do
+        said=$(scontrol requeue "$CLUSTERCTL_JOB_ID" 2>&1) && return
+        printf '%s\n' "$said" >&2
+        [[ $said =~ contact|timed\ out|nexpected\ message|onnection|ommunication|ero\ Bytes ]] || return 1
+        sleep "$pause"
+    done
+    return 1
+}
 if [[ $verdict -eq 85 && -n ${SLURM_JOB_ID:-} ]]; then
-    scontrol requeue "$SLURM_JOB_ID" && sleep 60 # Slurm ends this script when it requeues the job
+    requeue || exit 1
+    if [[ -s bad_nodes ]]; then # only a job that waits again can be kept from nodes, and this script outlives it a while
+        nodes=$(sort -u bad_nodes | paste -sd,)
+        for _ in 1 2 3 4 5; do
+            if scontrol update JobId="$CLUSTERCTL_JOB_ID" ExcNodeList="$nodes"; then break; fi
+            sleep 1
+        done
+    fi
+    sleep 60 # Slurm ends this script
 fi
 exit "$verdict"
 
@@ -192,7 +212,7 @@ exit "$verdict"
 #   rope_theta: null
 #   rope_scaling: null
 #   chat_template: null
-#   gradient_checkpointing: true
+#   gradient_checkpointing: false
 #   use_liger_kernel: false
 #   torch_compile: false
 # data:
@@ -231,8 +251,9 @@ exit "$verdict"
 #   optim: adamw_torch_fused
 #   num_train_epochs: 2.0
 #   max_steps: -1
-#   per_device_train_batch_size: 8
-#   per_device_eval_batch_size: 8
+#   train_batch_size: 16
+#   per_device_train_batch_size: 2
+#   per_device_eval_batch_size: 2
 #   gradient_accumulation_steps: 1
 #   dataloader_num_workers: 0
 #   seed: 42

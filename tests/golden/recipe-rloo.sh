@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 #SBATCH --job-name="rloo"
-#SBATCH --partition="cpu"
+#SBATCH --partition="a40"
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
-#SBATCH --cpus-per-task=2
-#SBATCH --mem=12G
-#SBATCH --time=0-12:00:00
-#SBATCH --signal=B:USR1@120
+#SBATCH --cpus-per-task=12
+#SBATCH --gpus-per-node="a40:1"
+#SBATCH --mem=16G
+#SBATCH --time=1-00:00:00
+#SBATCH --signal=B:USR1@300
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --output=logs/job.out
@@ -23,9 +24,11 @@ RUN_DIR=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 [[ -e $RUN_DIR/run.yaml ]] || fail "no run.yaml beside job.sh nor in $PWD" "submit it from its own directory: cd RUN_DIR && sbatch job.sh"
 cd -- "$RUN_DIR" || fail "cannot enter $RUN_DIR"
 export RUN_DIR CLUSTERCTL_JOB_ID=${SLURM_JOB_ID:-${CLUSTERCTL_JOB_ID:-}}
+# scontrol takes the plain number of an array's last task for the whole array.
+[[ -z ${SLURM_ARRAY_TASK_ID:-} ]] || CLUSTERCTL_JOB_ID=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
 
 # --- stop requests ------------------------------------------------------------------------------
-# USR1 comes 120 s before the time limit, TERM when somebody ends the job. Both mean: save at the
+# USR1 comes 300 s before the time limit, TERM when somebody ends the job. Both mean: save at the
 # next step and end. bash runs a trap only between commands, hence `&` and `wait` below.
 asked='' child=''
 on_stop() {
@@ -97,9 +100,10 @@ unset line key value
 
 # --- environment --------------------------------------------------------------------------------
 export PYTHONUNBUFFERED=1
-export OMP_NUM_THREADS=2
+export OMP_NUM_THREADS=12
 export TOKENIZERS_PARALLELISM=false
-export GLIBC_TUNABLES=glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592
+export CUDA_DEVICE_ORDER=PCI_BUS_ID
+export PYTORCH_ALLOC_CONF=expandable_segments:True
 
 # --- this attempt -------------------------------------------------------------------------------
 # The guard writes attempts.jsonl and refuses to begin when the last attempts made no progress.
@@ -120,7 +124,7 @@ train() { # runs once on each node; SLURM_* of the step are known only here
 if [[ -n ${SLURM_JOB_ID:-} ]]; then
     export -f train
     # srun does not take --cpus-per-task from the job in Slurm 22.05 to 23.02.
-    srun --nodes=1 --ntasks-per-node=1 --cpus-per-task=2 --kill-on-bad-exit=1 \
+    srun --nodes=1 --ntasks-per-node=1 --cpus-per-task=12 --kill-on-bad-exit=1 \
         bash -c 'train "$@"' train "${PYTHON[@]}" &
 else
     train "${PYTHON[@]}" &
@@ -141,7 +145,7 @@ trap '' USR1 TERM INT
 # --- what follows -------------------------------------------------------------------------------
 # Preemption with a grace time warns the steps, not this shell. A job that ends within the grace counts as
 # failed and stays out of the queue, so it has to ask for its return by itself.
-if [[ -n ${SLURM_JOB_ID:-} ]] && job=$(SLURM_TIME_FORMAT=standard scontrol show job "$SLURM_JOB_ID" 2>/dev/null); then
+if [[ -n ${SLURM_JOB_ID:-} ]] && job=$(SLURM_TIME_FORMAT=standard scontrol show job "$CLUSTERCTL_JOB_ID" 2>/dev/null); then
     preempted=${job#* PreemptTime=} started=${job#* StartTime=}
     preempted=${preempted%%[[:space:]]*} started=${started%%[[:space:]]*}
     [[ $preempted != [0-9]* || $preempted < $started ]] || asked=PREEMPTED
@@ -149,8 +153,26 @@ fi
 # The guard reads what the trainer left behind and answers: 0 done, 85 requeue, anything else as it is.
 "${PYTHON[@]}" -m trainers.guard end "$RUN_DIR" "$code" "$asked"
 verdict=$?
+requeue() { # slurmctld may be away for a moment, and what it does not hear is lost
+    local pause said
+    for pause in 2 5 10 20 40 60; do
+        said=$(scontrol requeue "$CLUSTERCTL_JOB_ID" 2>&1) && return
+        printf '%s\n' "$said" >&2
+        [[ $said =~ contact|timed\ out|nexpected\ message|onnection|ommunication|ero\ Bytes ]] || return 1
+        sleep "$pause"
+    done
+    return 1
+}
 if [[ $verdict -eq 85 && -n ${SLURM_JOB_ID:-} ]]; then
-    scontrol requeue "$SLURM_JOB_ID" && sleep 60 # Slurm ends this script when it requeues the job
+    requeue || exit 1
+    if [[ -s bad_nodes ]]; then # only a job that waits again can be kept from nodes, and this script outlives it a while
+        nodes=$(sort -u bad_nodes | paste -sd,)
+        for _ in 1 2 3 4 5; do
+            if scontrol update JobId="$CLUSTERCTL_JOB_ID" ExcNodeList="$nodes"; then break; fi
+            sleep 1
+        done
+    fi
+    sleep 60 # Slurm ends this script
 fi
 exit "$verdict"
 
@@ -236,7 +258,8 @@ exit "$verdict"
 #   optim: adamw_torch_fused
 #   num_train_epochs: 1.0
 #   max_steps: -1
-#   per_device_train_batch_size: 4
+#   train_batch_size: 16
+#   per_device_train_batch_size: 16
 #   per_device_eval_batch_size: 8
 #   gradient_accumulation_steps: 1
 #   dataloader_num_workers: 0
@@ -248,9 +271,9 @@ exit "$verdict"
 #   num_nodes: 1
 #   processes_per_node: 1
 #   ddp_timeout: 1800
-#   device: cpu
+#   device: cuda
 # precision:
-#   dtype: fp32
+#   dtype: bf16
 #   tf32: true
 # tracking:
 #   report_to: []

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import gc
 import os
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from trainers.config import RunConfig, load, parse
+from trainers.data.examples import load_examples
 from trainers.run import Run, execute
+from trainers.runtime.arguments import shared_arguments
+from trainers.runtime.best import Best
 from trainers.runtime.log import adopt_transformers
+from trainers.runtime.meter import Meter
 from trainers.runtime.progress import Progress
 from trainers.runtime.stopping import Stop
 
@@ -39,3 +44,14 @@ def config(start: Path, stage: str = "sft", **sections: Any) -> RunConfig:
     adopt_transformers()
     wanted = {"model_name_or_path": str(start), "lora": {"r": 4}, **sections.pop("model", {})}
     return parse({"stage": stage, "model": wanted, "data": {"train_files": ["none.csv"], "max_length": 64}} | sections)
+
+
+def trainer_of(config: RunConfig, folder: Path) -> Any:
+    """The trainer of a run on a CPU, ready for ``train``: to look at what a whole run does not show."""
+    stop = Stop(folder)
+    run = Run(folder, 1, Progress(folder / "progress.json", 1, writes=True), stop)
+    arguments = shared_arguments(config, folder, "cpu") | {"deepspeed": None}
+    stage = import_module(f"trainers.stages.{config.stage}")
+    trainer = stage.prepare(config, run, arguments, load_examples(config)).trainer
+    trainer.attach(folder, Meter(), stop, 1, Best(config.eval, folder))
+    return trainer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def test_what_really_happened_is_what_it_says(project: Project) -> None:
     wild = ("--set", "model.adapter=none", "--set", "optim.optim=sgd", "--set", "optim.learning_rate=1e12")
     diverging = project.submit(*wild, "--set", "optim.max_grad_norm=1e9", "--set", "optim.max_steps=100")
     killed = project.submit("--set", "optim.max_steps=2000")
-    (project.folder / "gone.csv").write_text((project.folder / "data.csv").read_text(encoding="utf-8"), encoding="utf-8")
+    shutil.copy(project.folder / "data.csv", project.folder / "gone.csv")
     vanishing = project.submit("--set", "data.train_files=gone.csv")
     (project.folder / "gone.csv").unlink()
     healthy = project.submit()

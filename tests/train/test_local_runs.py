@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from clusterctl.runs import measured
 from tests.project import CLUSTERCTL, Project, add_pipeline, check_each_started_where_the_one_before_ended, make_project
 from tests.slurm.box import until
 
@@ -119,7 +120,8 @@ def test_a_test_run_gives_a_verdict_that_submit_knows(project: Project) -> None:
     project.cli("cancel", "last")
     answer = project.cli("test", *words)
     assert answer.code == 0, answer.out + answer.err
-    assert answer.out.rstrip().endswith("Test passed. Ready for full training.")
+    full = "clusterctl submit mine.yaml --profile cpu --set optim.max_steps=120 --set output.logging_steps=5"
+    assert answer.out.rstrip().endswith(f"Test passed. Ready for full training: {full}")
     assert "120 steps" in answer.out
     assert "no passing test" not in project.cli("submit", *words).out
     project.cli("cancel", "last")
@@ -128,9 +130,23 @@ def test_a_test_run_gives_a_verdict_that_submit_knows(project: Project) -> None:
     prediction = json.loads(path.read_text(encoding="utf-8"))
     assert prediction["peak_memory"] > 2**20
     assert prediction["train_seconds"] == pytest.approx(120 * prediction["seconds_per_step"])
+    # And it is a measured point for whoever plans the same.
+    [point] = measured.points(project.folder / "logs")
+    assert (point.run_id, point.gpu, point.stage, point.model_type, point.adapter) == (
+        prediction["from_test"], "cpu", "sft", "qwen2", "lora",
+    )  # fmt: skip
+    assert point.seconds_per_step == prediction["seconds_per_step"] and point.peak_memory is None
+    report = project.cli("report", point.run_id, "--json").json["data"]
+    assert (report["state"], report["step"], report["health"]["level"]) == ("COMPLETED", 50, "healthy")
+    assert report["used"]["ran"] > 0
+    assert report["used"]["seconds_per_step"] == pytest.approx(point.seconds_per_step)
+    assert "; healthy" in project.cli("status", point.run_id).out
     failed = project.cli("test", *words, "--set", "optim.learning_rate=1e30")
     assert failed.code == 1
     assert "Test failed." in failed.out
+    assert len(measured.points(project.folder / "logs")) == 1
+    page = project.cli("report", "last").out
+    assert "has diverged" in page and "too early to say" in page
     assert "no passing test" not in project.cli("submit", *words, "--dry-run").out
 
 

@@ -30,6 +30,7 @@ def test_the_best_checkpoint_is_the_result_and_patience_ends_the_run(folder: Pat
         eval__early_stopping_patience=3,
         output__save_steps=1000,
         output__save_total_limit=1,
+        output__logging_steps=7,
     )
     (run.parent / "prediction.json").write_text('{"schema": 1, "seconds_per_step": 0.25, "from": "test-1"}')
     ended = train(run)
@@ -55,6 +56,14 @@ def test_the_best_checkpoint_is_the_result_and_patience_ends_the_run(folder: Pat
     assert card["predicted"] == {"seconds_per_step": 0.25, "from": "test-1"}
     assert card["measured"]["seconds_per_step"] > 0 and card["measured"]["peak_memory"] > 2**20
     assert card["measured"]["eval_after"]["eval_loss"] == result
+    # Every step takes the same two rows. Those between the last usual log line and the early end count too.
+    trained = [line for line in metrics(run.parent) if "loss" in line]
+    each = round(trained[0]["tokens_per_second"] * trained[0]["seconds_per_step"])
+    assert trained[-1]["step"] == last and last % 7
+    assert card["measured"]["tokens"] == each * last
+    assert all(0 <= line["data_wait"] < 1 for line in trained)
+    assert (card["measured"]["model_type"], card["measured"]["adapter"]) == ("qwen2", "none")
+    assert card["measured"]["gpu"] is None
     words = (run.parent / "run_card.md").read_text(encoding="utf-8")
     assert f"| eval_loss | {evaluated[0]:.6g} | {result:.6g} |" in words
     assert "| seconds_per_step | 0.25 | " in words

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ def home(tmp_path: Path) -> dict[str, str]:
     """An environment in which nothing of this machine's user shows, and no Slurm is on PATH."""
     (tmp_path / "home").mkdir()
     (tmp_path / "bin").mkdir()
-    for program in ("bash", "env", "stat", "date", "hostname", "dirname", "python3", "sleep", "cat", "kill"):
+    for program in ("bash", "env", "stat", "date", "hostname", "dirname", "python3", "sleep", "cat", "kill", "grep"):
         found = next((Path(p) / program for p in ("/usr/bin", "/bin") if (Path(p) / program).exists()), None)
         if found:
             (tmp_path / "bin" / program).symlink_to(found)
@@ -72,6 +72,28 @@ def recipe(folder: Path) -> Path:
         encoding="utf-8",
     )
     return path
+
+
+Mounted = Callable[..., Path]
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Iterator[Mounted]:
+    """Mount small file systems: ``mounted(OPTIONS)``, and a folder of one's own. Only root may; others skip."""
+    done: list[Path] = []
+
+    def mount(options: str, folder: Path | None = None) -> Path:
+        path = folder or tmp_path / f"mount {len(done)}"
+        path.mkdir()
+        argv = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)]
+        if os.geteuid() != 0 or subprocess.run(argv, capture_output=True).returncode != 0:
+            pytest.skip("file systems are mounted by root only, where mounting is allowed")
+        done.append(path)
+        return path
+
+    yield mount
+    for path in done:
+        subprocess.run(["umount", "-l", str(path)], check=True)
 
 
 def fake_program(folder: Path, name: str, script: str) -> None:

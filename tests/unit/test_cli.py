@@ -52,7 +52,7 @@ def test_commands_load_only_what_they_need(folder: Path, recipe: Path, home: dic
 
 def test_every_command_has_help_with_examples(cli: Cli) -> None:
     listing = cli("--help").out
-    for command in ("submit", "test", "status", "tail", "cancel", "resume", "run", "gpus"):
+    for command in ("submit", "test", "status", "report", "tail", "cancel", "resume", "run", "gpus"):
         assert command in listing
         answer = cli(command, "--help")
         assert answer.code == 0
@@ -96,9 +96,11 @@ def test_assets_are_listed_shown_copied_and_shadowed(cli: Cli, folder: Path, kin
 
 
 def test_every_shipped_profile_and_recipe_drafts(cli: Cli, recipe: Path) -> None:
-    for profile in cli("profiles", "list", "--json").json["data"]:
-        answer = cli("submit", str(recipe), "--profile", profile["name"], "--dry-run")
-        if "2x4" in profile["name"]:
+    files = [profile["name"] for profile in cli("profiles", "list", "--json").json["data"]]
+    assert files == ["cpu", "cpu-offload", "sft-v2"]
+    for name in (*files, "a800-1", "a40-4-zero3-offload", "gpu-2-fsdp", "a800-2x4"):
+        answer = cli("submit", str(recipe), "--profile", name, "--dry-run")
+        if "2x4" in name:
             assert (answer.code, "without Slurm there is one" in answer.err) == (2, True), answer.err
             continue
         assert answer.code == 0, answer.err

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from clusterctl import compose, yaml_text
 from clusterctl.errors import UsageProblem
+from clusterctl.recipe import read_recipe
 from clusterctl.schema import Site
 from trainers import config
 
@@ -36,7 +37,7 @@ def test_hostile_recipe_values_arrive_in_run_yaml(
         }
         path = folder / "recipe.yaml"
         path.write_text(yaml_text.dump(values), encoding="utf-8")
-        composed = compose.compose(compose.read_recipe(str(path)), "cpu", Site(), name=name)
+        composed = compose.compose(read_recipe(str(path)), "cpu", Site(), name=name)
         run = folder / "run.yaml"
         run.write_text(yaml_text.dump(composed.config.model_dump(mode="json")), encoding="utf-8")
         arrived = config.load(run)
@@ -71,7 +72,7 @@ def test_every_origin_is_known(tmp_path: Path) -> None:
         f"stage: sft\nmodel: {{model_name_or_path: a/b}}\ndata: {{train_files: {tmp_path}/d.csv}}\n", encoding="utf-8"
     )
     site = Site(tracking={"project": "wolves"})
-    composed = compose.compose(compose.read_recipe(str(path)), "cpu", site, ["optim.max_steps=5"])
+    composed = compose.compose(read_recipe(str(path)), "cpu", site, ["optim.max_steps=5"])
     assert composed.origins["tracking.project"] == "site file"
     assert composed.origins["model.model_name_or_path"] == f"{path}:2"
     assert composed.origins["precision.dtype"] == "profile cpu"
@@ -88,19 +89,19 @@ def test_a_section_in_set_changes_its_own_keys_only(tmp_path: Path) -> None:
     )
     profile = tmp_path / "p.yaml"
     profile.write_text("set:\n  optim: {max_steps: 3}\n", encoding="utf-8")
-    recipe = compose.read_recipe(str(path))
+    recipe = read_recipe(str(path))
     optim = compose.compose(recipe, str(profile), Site(), ["optim={weight_decay: 0.5}"]).config.optim
     assert (optim.learning_rate, optim.num_train_epochs, optim.max_steps, optim.weight_decay) == (3e-4, 7, 3, 0.5)
     path.write_text(path.read_text(encoding="utf-8").replace("optim: {", "optim: 5 # {"), encoding="utf-8")
     with pytest.raises(UsageProblem, match="optim is a section"):
-        compose.compose(compose.read_recipe(str(path)), str(profile), Site())
+        compose.compose(read_recipe(str(path)), str(profile), Site())
 
 
 def test_a_recipe_may_not_say_what_kind_of_run_it_is(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text("stage: sft\nkind: test\n", encoding="utf-8")
     with pytest.raises(UsageProblem, match="kind"):
-        compose.compose(compose.read_recipe(str(path)), "cpu", Site())
+        compose.compose(read_recipe(str(path)), "cpu", Site())
 
 
 def test_a_reward_function_is_named_by_the_whole_path_of_its_file(
@@ -116,13 +117,13 @@ def test_a_reward_function_is_named_by_the_whole_path_of_its_file(
         "method: {num_generations: 4, reward_functions: [own.py:score, exact_match], reward_model: ./judge}\n"
     )
     (tmp_path / "r.yaml").write_text(text, encoding="utf-8")
-    method = compose.compose(compose.read_recipe("r.yaml"), "cpu", Site()).config.method
+    method = compose.compose(read_recipe("r.yaml"), "cpu", Site()).config.method
     assert method.reward_functions == [f"{tmp_path}/own.py:score", "exact_match"]
     assert method.reward_model == str(tmp_path / "judge")
     (tmp_path / "own.py").unlink()
     (tmp_path / "judge").rmdir()
     with pytest.raises(UsageProblem, match=r"(?s)there is no file .*own\.py.*there is no directory .*judge"):
-        compose.compose(compose.read_recipe("r.yaml"), "cpu", Site())
+        compose.compose(read_recipe("r.yaml"), "cpu", Site())
 
 
 def test_a_recipe_wins_over_the_profile_that_it_names_and_over_no_other(
@@ -138,7 +139,7 @@ def test_a_recipe_wins_over_the_profile_that_it_names_and_over_no_other(
         "optim: {per_device_train_batch_size: 2}\n",
         encoding="utf-8",
     )
-    recipe = compose.read_recipe("r.yaml")
+    recipe = read_recipe("r.yaml")
 
     def batch(profile: str, *sets: str) -> tuple[int, int]:
         optim = compose.compose(recipe, profile, Site(), sets).config.optim

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from clusterctl.runs.draft import Request, draft
+from clusterctl.runs.draft import draft
+from clusterctl.runs.request import Request
 from clusterctl.settings import Settings
-from tests.golden_files import GOLDEN, ROOT, SITE, cases, shipped, text_of
+from tests.golden_files import CLUSTER, GOLDEN, ROOT, SITE, cases, shipped, text_of
 from trainers.data.examples import load_examples
 
 CASES = dict(cases())
@@ -27,6 +28,7 @@ def _in_the_checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("CLUSTERCTL_PATH", "CLUSTERCTL_SITE", "CLUSTERCTL_OUTPUT_ROOT", "CLUSTERCTL_SCHEDULER"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -70,22 +72,29 @@ def test_every_recipe_runs_as_it_is_on_the_profile_cpu(name: str, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("name", "learning_rate", "steps", "batch"),
+    ("name", "learning_rate", "steps", "rows"),
     [
-        ("dpo", 5e-7, 10_000, 4),
-        ("stage1", 1e-4, 1000, 3),
-        ("stage2", 3e-5, 2000, 2),
-        ("qwen3-14b-full", 1e-5, -1, 2),
+        ("dpo", 5e-7, 10_000, 16),
+        ("stage1", 1e-4, 1000, 12),
+        ("stage2", 3e-5, 2000, 8),
+        ("qwen3-14b-full", 1e-5, -1, 64),
     ],
 )
-def test_a_profile_leaves_the_known_numbers_of_a_recipe_alone(
-    name: str, learning_rate: float, steps: int, batch: int
+@pytest.mark.parametrize("profile", ["a800-4-zero3", "a800-2-zero3", "a800-1", "a40-4-zero3-offload"])
+def test_the_known_numbers_of_a_recipe_are_the_same_on_any_hardware(
+    name: str, learning_rate: float, steps: int, rows: int, profile: str
 ) -> None:
-    """What a profile sets wins over a recipe, but for the one that the recipe names itself."""
-    [one] = draft(Request(name, force_start=True), Settings(SITE, {}))
-    optim = one.composed.config.optim
-    assert (optim.learning_rate, optim.max_steps, optim.per_device_train_batch_size) == (learning_rate, steps, batch)
+    """A step sees as many rows however they are split."""
+    [one] = draft(Request(name, profile=profile, force_start=True), Settings(SITE, {}), CLUSTER)
+    config = one.composed.config
+    optim = config.optim
+    split = optim.per_device_train_batch_size * optim.gradient_accumulation_steps * config.parallel.world_size
+    assert (optim.learning_rate, optim.max_steps, optim.train_batch_size, split) == (learning_rate, steps, rows, rows)
     if name == "qwen3-14b-full":
-        rows = optim.gradient_accumulation_steps * batch * one.plan.world_size
-        assert (rows, one.composed.config.data.max_train_samples) == (64, 1000)
-        assert len(load_examples(one.composed.config).train) == 1000
+        assert (optim.per_device_train_batch_size, config.data.max_train_samples) == (2, 1000)
+
+
+def test_the_recipe_of_1000_rows_has_them() -> None:
+    [one] = draft(Request("qwen3-14b-full", force_start=True), Settings(SITE, {}), CLUSTER)
+    assert one.composed.profile_name == "a800-4-zero3"
+    assert len(load_examples(one.composed.config).train) == 1000

@@ -8,7 +8,8 @@ from rich.console import Console, RenderableType
 
 from clusterctl.commands.gpus import GpusResult
 from clusterctl.model import Gpu, GpuProcess, Gres, Machine, Node
-from clusterctl.views.gpus import cluster_view, gpus_view, machine_view
+from clusterctl.views.cluster import cluster_view
+from clusterctl.views.gpus import gpus_view, machine_view
 
 GIB = 1024**3
 
@@ -137,8 +138,8 @@ def test_the_cluster_by_type_and_by_node() -> None:
     assert row(lines, "GPU TYPE") == "GPU TYPE NODES TOTAL USED FREE OUT"
     assert row(lines, "a800") == "a800 2 6 3 3 0"
     assert row(lines, "a40") == "a40 1 4 1 3 0"
-    assert row(lines, "n1") == "n1 a800 4 3 1 mixed gpu, debug"
-    assert row(lines, "n2 a40") == "n2 a40 4 1 3 idle gpu, debug"
+    assert row(lines, "n1") == "n1 a800 4 3 1 mixed debug, gpu"
+    assert row(lines, "n2 a40") == "n2 a40 4 1 3 idle debug, gpu"
     assert not any(line.startswith("n3") for line in lines)
 
 
@@ -149,7 +150,7 @@ def test_idle_gpus_of_a_node_that_takes_no_work_are_out_not_free() -> None:
     )
     lines = show(cluster_view(nodes))
     assert row(lines, "a40") == "a40 2 6 1 0 5"
-    assert row(lines, "n1 a40") == "n1 a40 4 1 0 draining gpu, debug"
+    assert row(lines, "n1 a40") == "n1 a40 4 1 0 draining debug, gpu"
     assert lines[-2] == "n1 takes no new jobs: bad [bold]riser[/bold]?[2J"
     assert lines[-1] == "n2 takes no new jobs: down*"
 
@@ -173,7 +174,7 @@ def test_login_node() -> None:
     nodes = (node("n1", gpus="a40=4"),)
     lines = show(gpus_view(GpusResult(None, "no NVIDIA driver is installed here", nodes, None)))
     assert lines[0] == "This machine: no NVIDIA driver is installed here"
-    assert row(lines, "n1") == "n1 a40 4 0 4 idle gpu, debug"
+    assert row(lines, "n1") == "n1 a40 4 0 4 idle debug, gpu"
 
 
 def test_gpu_server_without_slurm() -> None:

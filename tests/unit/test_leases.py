@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import subprocess
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from clusterctl.adapters.leases import Leases, Ticket
+from clusterctl.adapters.leases import Leases, Ticket, holders
+from clusterctl.adapters.process import user_name
 from clusterctl.errors import Unavailable
 
 
@@ -110,3 +112,60 @@ def test_dead_and_forged_tickets_count_for_nothing(folder: Path) -> None:
     ticket = draw(leases, "GPU-1")
     assert leases.claims_ahead(ticket) == []
     assert not (folder / "ticket-00000001").exists()
+
+
+# --- signatures ---------------------------------------------------------------------------------
+
+
+def sign(leases: Leases, holder: str, *uuids: str) -> int:
+    with leases.line() as ours:
+        assert ours
+        return leases.sign(holder, uuids)
+
+
+def test_a_signature_lasts_as_long_as_somebody_has_it_open(folder: Path) -> None:
+    leases, others = Leases(folder), Leases(folder)
+    fd = sign(leases, "sft-1", "GPU-1", "GPU-2")
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[fd]) as child:
+        os.close(fd)
+        seen = list(others.signed())
+        child.communicate()
+    assert [(lease.uuid, lease.holder, lease.user) for lease in seen] == [
+        ("GPU-1", "sft-1", user_name(os.getuid())),
+        ("GPU-2", "sft-1", user_name(os.getuid())),
+    ]
+    assert list(others.signed()) == []
+
+
+def test_dead_signatures_are_cleared_by_the_next(folder: Path) -> None:
+    leases = Leases(folder)
+    os.close(sign(leases, "sft-1", "GPU-1"))
+    os.close(sign(leases, "sft-2", "GPU-1"))
+    fd = sign(leases, "sft-3", "GPU-1")
+    assert len(list(folder.glob("held-*"))) == 1
+    assert [lease.holder for lease in leases.signed()] == ["sft-3"]
+    os.close(fd)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"holder": 7, "uuids": []}', '{"holder": "a", "uuids": "GPU-1"}'])
+def test_a_signature_that_is_none_is_passed_over(folder: Path, text: str) -> None:
+    leases = Leases(folder)
+    with (folder / "held-0").open("w") as file:
+        file.write(text)
+        file.flush()
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert list(leases.signed()) == []
+
+
+def test_a_signature_cannot_write_into_others_terminals(folder: Path) -> None:
+    leases = Leases(folder)
+    fd = sign(leases, "\x1b]0;跑\n" + "y" * 1000, "GPU-1")
+    [lease] = leases.signed()
+    assert lease.holder == "?]0;跑?" + "y" * 94
+    os.close(fd)
+
+
+def test_nobody_makes_the_folder_by_looking(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLUSTERCTL_LEASE_DIR", str(folder))
+    assert holders() == ()
+    assert not folder.exists()

@@ -186,7 +186,7 @@ def test_broken_cards_are_never_chosen(box: GpuBox) -> None:
 
 def test_gpus_named_by_hand(box: GpuBox) -> None:
     box.cards(A800, A800, A40)
-    ref = box.gpu_job(gpus=0, gpu_ids=("2", "0"))
+    ref = box.gpu_job(gpus=0, gpu_ids=("2", "0"), mixed=True)
     assert box.holds(ref) == [2, 0]
     box.finish(ref)
 

@@ -19,6 +19,7 @@ from clusterctl.adapters import local, local_job, procfs
 from clusterctl.errors import NoFit, NotFound, Rejected, Unavailable
 from clusterctl.model import JobRef, JobState, Resources, Submission
 from tests.local_box import ROOT, LocalBox, pids_in, wait_until
+from trainers.failures import policy
 
 WAIT_FOR_GO = "until [[ -e go ]]; do sleep 0.05; done"
 """Makes a job run until the test makes the file ``go``."""
@@ -253,6 +254,8 @@ def test_cancel_when_the_runner_is_dead(box: LocalBox) -> None:
     box.local.cancel([ref])
     assert box.job(ref).state is JobState.CANCELLED
     assert not procfs.alive(deaf)
+    # Killed as it was, its log is all that can tell the next attempt why.
+    assert policy.look(ref.run_dir, 137, "").cause.name == "cancelled"
     # Without the runner that adopted it and without the job's environment, nothing tells whose the daemon is.
     os.kill(daemon.pid, signal.SIGKILL)
 

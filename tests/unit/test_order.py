@@ -40,10 +40,11 @@ def test_lengths_of_rows_are_those_of_all_their_lists() -> None:
         ("NVIDIA A800-SXM4-80GB", 312e12),
         ("NVIDIA A800 80GB PCIe", 312e12),
         ("NVIDIA A40", 149.7e12),
-        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 80GB HBM3", 989.4e12),
         ("NVIDIA H100 PCIe", 756e12),
         ("NVIDIA L40S", 362e12),
-        ("NVIDIA GeForce RTX 4090", 165e12),
+        ("NVIDIA GeForce RTX 4090", 165.2e12),
+        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", None),
         ("Some Other Card A400", None),
     ],
 )

@@ -7,10 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import yaml
 from pydantic import ValidationError
 
-from clusterctl import assets
+from clusterctl import profiles
 from clusterctl.schema import Profile
 from trainers.config import RunConfig, explain, parse
 from trainers.errors import InputProblem, RunProblem
@@ -69,13 +68,16 @@ def test_a_profile_and_a_run_that_do_not_fit_together_are_refused(wrong: dict[st
         ("a800-4-fsdp", "fsdp", "none", 4),
         ("a800-4-zero3", "zero3", "none", 4),
         ("a800-2x4-zero3", "zero3", "none", 8),
+        ("gpu-8", "ddp", "none", 8),
+        ("h100-1", "single", "none", 1),
+        ("v100-1-zero2-offload", "zero2", "optimizer", 1),
+        ("a40-4-fsdp-offload", "fsdp", "all", 4),
         ("a40-4-zero3-offload", "zero3", "all", 4),
         ("cpu-offload", "zero2", "optimizer", 1),
     ],
 )
-def test_shipped_profiles_are_what_their_names_say(name: str, strategy: str, offload: str, processes: int) -> None:
-    text = (assets.shipped_dir("profiles") / f"{name}.yaml").read_text(encoding="utf-8")
-    profile = Profile(**yaml.safe_load(text))
+def test_profiles_are_what_their_names_say(name: str, strategy: str, offload: str, processes: int) -> None:
+    profile = Profile(**profiles.find(name).values)
     assert (profile.strategy, profile.offload, profile.nodes * profile.processes) == (strategy, offload, processes)
 
 

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from clusterctl.errors import UsageProblem
-from clusterctl.runs.draft import Draft, Request, draft
+from clusterctl.runs.draft import Draft, draft
+from clusterctl.runs.request import Request
 from clusterctl.settings import Settings
 
 DATA = {"cpt": "texts.jsonl", "mlm": "texts.jsonl", "sft": "data.csv", "dpo": "pairs.jsonl", "reward": "pairs.jsonl"}
@@ -165,5 +166,7 @@ def test_engine_is_a_short_form_for_one_stage(drafted: Drafted) -> None:
         "method: {reward_functions: exact_match, num_generations: 4}\n"
     )
     Path("grpo.yaml").write_text(text, encoding="utf-8")
-    [one] = draft(Request("grpo.yaml", scheduler="slurm", engine="verl", force_start=True), Settings({}, {}))
+    [one] = draft(
+        Request("grpo.yaml", profile="a800-1", scheduler="slurm", engine="verl", force_start=True), Settings({}, {})
+    )
     assert one.composed.config.engine == "verl"

@@ -153,17 +153,27 @@ def test_sbatch_answers() -> None:
 
 
 def test_nodes_are_joined_over_their_partitions() -> None:
+    n1 = ("n1", "mixed", "gpu:a800:4(S:0-1)", "gpu:a800:3(IDX:0-2)")
     lines = [
-        ("n1", "mixed", "gpu:a800:4(S:0-1)", "gpu:a800:3(IDX:0-2)", "a800", "none"),
-        ("n1", "mixed", "gpu:a800:4(S:0-1)", "gpu:a800:3(IDX:0-2)", "debug", "none"),
-        ("n2", "drained*", "(null)", "gpu:0", "cpu", "bad | fan\x1f?"),
-        ("n3", "mixed$", "gpu:2", "gpu:0", "cpu", "none"),
+        (*n1, "a800*", "64", "1000", "infinite", "up", "a,b", "none"),
+        (*n1, "debug", "64", "1000", "30:00", "down", "a,b", "none"),
+        ("n2", "drained*", "(null)", "gpu:0", "cpu", "8", "?", "1-00:00:00", "up", "(null)", "bad | fan\x1f?"),
+        ("n3", "mixed$", "gpu:2", "gpu:0", "cpu", "8", "500", "1-00:00:00", "up", "(null)", "none"),
     ]
     first, second, third = text.parse_nodes("\n".join(text.SEPARATOR.join(line) for line in lines) + "\nnoise\n")
     assert first.partitions == ("a800", "debug") and first.usable
     assert (first.gpus, first.gpus_used) == ((Gres("a800", 4),), (Gres("a800", 3),))
+    assert (first.cpus, first.memory, first.features) == (64, 1000 * 1024**2, ("a", "b"))
+    assert (first.max_times, first.closed, first.default_partition) == ((None, 1800), ("debug",), "a800")
+    assert (second.memory, second.features, second.max_times) == (None, (), (86400,))
     assert not second.usable and second.reason == "bad | fan\x1f?"
     assert not third.usable, "it lies in a maintenance reservation"
+
+
+def test_a_start_is_a_number_or_nothing() -> None:
+    assert text.parse_start("sbatch: Job 7 to start at 1795456000 using 1 processors on nodes n1\n") == 1795456000
+    assert text.parse_start("Welcome\nsbatch: Job 7 to start at 2026-11-23T14:00:00 using 1\n") is None
+    assert text.parse_start("allocation failure: Job violates accounting policy\n") is None
 
 
 def test_whose_job_it_is() -> None:
@@ -205,6 +215,7 @@ def test_no_text_breaks_a_parser(words: str) -> None:
     text.parse_exit(words)
     text.parse_duration(words)
     text.parse_submitted(words)
+    text.parse_start(words)
     text.split_lines(words)
     assert "\n" not in refusal(words)
     explain_reason(words)

@@ -8,10 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from clusterctl.adapters import store
 from clusterctl.errors import NotFound, UsageProblem
-from clusterctl.model import JobEntry, JobState, Record, Resources, Status
+from clusterctl.model import JobEntry, JobState, Level, Record, Resources, Status
 from clusterctl.runs import find, status
 from clusterctl.views import status_table
 
@@ -241,6 +242,42 @@ def test_find_by_id_beginning_job_and_last(tmp_path: Path) -> None:
     for text in ("nothing", "", "..", "/", "sft-20261123-aaab"):
         with pytest.raises((NotFound, UsageProblem)):
             find.one(tmp_path, text)
+
+
+def learn(run: find.Run, *losses: float) -> None:
+    """Lines of metrics every 10 steps of 2 s, with an evaluation of 30 s after each 100."""
+    lines = [
+        {"attempt": 1, "step": 10 * n, "time": NOW + 20 * n + 30 * (n // 10), "loss": loss, "grad_norm": 1.0}
+        for n, loss in enumerate(losses, start=1)
+    ]
+    (run.run_dir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    progress(run, phase="training", attempt=1, step=10 * len(losses), max_steps=1000, seconds_per_step=2.0)
+
+
+def test_the_health_and_the_time_left_come_from_the_metrics(tmp_path: Path) -> None:
+    run = make(tmp_path, jobs=())
+    begin(run, job_id="")
+    with (run.run_dir / "foreground.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        learn(run, 2.0)
+        now = look(run)
+        assert now.health and now.health.level is Level.EARLY
+        assert now.eta_seconds == 990 * 2.0
+        assert "early" not in _row(now)
+        learn(run, *(2.0 - n / 100 for n in range(50)))
+        now = look(run)
+        # By the clock from step 10 to 500: its steps, and the five evaluations.
+        assert now.eta_seconds == pytest.approx(500 * (490 * 2.0 + 5 * 30) / 490)
+        assert _row(now).endswith("in the foreground of a terminal; healthy")
+        learn(run, *(2.0 + n / 20 for n in range(50)))
+        assert "; in trouble: the loss rises: 2.38 -> 4.08 in 490 steps" in _row(look(run))
+
+
+def _row(now: Status) -> str:
+    console = Console(width=400, no_color=True)
+    with console.capture() as text:
+        console.print(status_table.view([now], [], root=Path("x"), detailed=False))
+    return text.get().splitlines()[1].rstrip()
 
 
 def test_the_sentence_and_the_row_show_what_is_known(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from trainers.config.engines import verl_problem
-from trainers.config.groups import group_problem
+from trainers.config.groups import batch_problem, group_problem
 from trainers.config.methods import (
     CptMethod,
     DpoMethod,
@@ -87,6 +87,10 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
+        optim = self.optim
+        batch, accumulation = optim.per_device_train_batch_size, optim.gradient_accumulation_steps
+        if problem := batch_problem(optim.train_batch_size, batch, accumulation, self.parallel.world_size):
+            raise ValueError(problem)
         if self.data.streaming and self.stage != "cpt":
             raise ValueError(f"data.streaming is for stage cpt; {self.stage} needs to know all rows")
         if self.data.format != "auto" and self.stage != "sft":

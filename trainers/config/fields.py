@@ -8,6 +8,7 @@ from __future__ import annotations
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -79,10 +80,18 @@ def all_keys() -> list[str]:
     """Every dotted key of every stage: sections and leaves."""
     found: dict[str, None] = {}
     for schema in STAGES.values():
-        for leaf in leaves(schema):
-            parts = leaf.key.split(".")
-            found |= {".".join(parts[:length]): None for length in range(1, len(parts) + 1)}
+        found |= dict.fromkeys(_names(schema))
     return list(found)
+
+
+@cache
+def _names(model: type[BaseModel]) -> tuple[str, ...]:
+    """The dotted keys of a section; the stages share most of theirs."""
+    found = []
+    for name, info in model.model_fields.items():
+        inner = section_of(info)
+        found += [name, *(f"{name}.{key}" for key in (_names(inner) if inner else ()))]
+    return tuple(found)
 
 
 def section_of(info: FieldInfo) -> type[BaseModel] | None:

@@ -1,8 +1,21 @@
-"""Whether a step holds whole groups of answers. Pure arithmetic, so that it is known before anything is submitted."""
+"""Whether the numbers of a batch agree, and whether a step holds whole groups of answers.
+
+Pure arithmetic, so that it is known before anything is submitted.
+"""
 
 from __future__ import annotations
 
 from math import gcd
+
+
+def batch_problem(rows: int | None, batch: int, accumulation: int, processes: int) -> str | None:
+    """What does not agree where the ``rows`` of a step are given too; None when all does."""
+    if rows is None or rows == batch * accumulation * processes:
+        return None
+    return (
+        f"optim.train_batch_size {rows} is not optim.per_device_train_batch_size {batch} x gradient_accumulation_steps "
+        f"{accumulation} x {processes} processes, which is {batch * accumulation * processes}: leave one of them out"
+    )
 
 
 def group_problem(batch: int, accumulation: int, processes: int, generations: int) -> str | None:

@@ -211,9 +211,8 @@ DROPPED: dict[str, str] = {
 
 REFUSED: dict[str, str] = {
     "deepspeed": "take a profile with strategy zero1, zero2 or zero3: DeepSpeed's file is written from it",
-    "ppo_mini_batch_size": "a step takes optim.per_device_train_batch_size x processes x "
-    "optim.gradient_accumulation_steps answers: set these, `clusterctl plan` shows the product",
-    "gpu_ids": "set CUDA_VISIBLE_DEVICES for the local runner; on Slurm the scheduler chooses the cards",
+    "ppo_mini_batch_size": "a step takes optim.train_batch_size answers in all: set that",
+    "gpu_ids": "say --gpu-ids 0,1,4,5 on the command line; with Slurm it chooses the cards",
 }
 """Names that cannot be understood, and what to do instead."""
 

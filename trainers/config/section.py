@@ -10,7 +10,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 class Section(BaseModel):
     """A part of the configuration. Unknown keys are errors; values do not change after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    # Of all stages a command needs one; to build the validators of the others takes as long as all the rest of it.
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), defer_build=True)
 
 
 def _one_or_many(value: Any) -> Any:

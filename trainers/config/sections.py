@@ -147,6 +147,9 @@ class Optim(Section):
     ] = Field("adamw_torch_fused", description="The optimiser; 8bit and paged are those of bitsandbytes.")
     num_train_epochs: float = Field(3.0, gt=0, description="Passes over the training rows.")
     max_steps: Steps = Field(-1, ge=-1, description="Optimiser steps; -1 means as num_train_epochs says.")
+    train_batch_size: int | None = Field(
+        None, ge=1, description="Rows of one optimiser step, over all processes; the two below are reckoned from it."
+    )
     per_device_train_batch_size: int = Field(1, ge=1, description="Rows a process takes at once.")
     per_device_eval_batch_size: int = Field(8, ge=1, description="Held-out rows a process takes at once.")
     gradient_accumulation_steps: int = Field(8, ge=1, description="Batches of each process in one optimiser step.")

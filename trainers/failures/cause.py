@@ -13,7 +13,7 @@ say when one of them has died; it is the cause only when nothing else is found."
 
 Policy = Literal["resume", "retry", "stop"]
 """What a job does by itself. ``resume``: go on, as often as there is progress. ``retry``: go on, at most twice.
-``stop``: it would fail again; the remedy comes first."""
+``stop``: nothing; it would fail again, or somebody wanted it so."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class Cause:
     remedy: str
     policy: Policy = "stop"
     weight: Weight = "root"
+    node: bool = False
+    """Whether the node is to blame, so that another attempt should avoid it."""
     signs: tuple[Sign, ...] = ()
 
 

@@ -105,7 +105,7 @@ CAUSES = (
             sign("ChildFailedError"),
             sign(
                 "srun: error: ",
-                pattern=r"srun: error: \S+: tasks? [\d,\-]+: (Exited with exit code|Killed|Terminated|Aborted)",
+                pattern=r"srun: error: \S+: tasks? [\d,\-]+: (Exited with exit code|Terminated|Aborted)",
             ),
             sign("Sending process", pattern=r"Sending process \d+ closing signal SIG(TERM|INT)"),
             sign("SignalException", pattern=r"SignalException: Process \d+ got signal"),

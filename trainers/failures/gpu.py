@@ -52,8 +52,9 @@ CAUSES = (
     Cause(
         "gpu_ecc",
         "a GPU has an uncorrectable memory error",
-        "report node and GPU to the administrators; `clusterctl resume {run}` goes on elsewhere",
+        "report node and GPU to the administrators; when they have taken it out, `clusterctl resume {run}` goes on",
         policy="resume",
+        node=True,
         signs=(
             sign("uncorrectable ECC error"),
             sign("uncorrectable NVLink error"),
@@ -64,8 +65,9 @@ CAUSES = (
     Cause(
         "gpu_lost",
         "a GPU has left the bus or the driver has given it up",
-        "report node and GPU to the administrators; `clusterctl resume {run}` goes on elsewhere",
+        "report node and GPU to the administrators; when they have taken it out, `clusterctl resume {run}` goes on",
         policy="resume",
+        node=True,
         signs=(
             sign("GPU is lost"),
             sign("fallen off the bus"),

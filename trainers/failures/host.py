@@ -53,9 +53,17 @@ CAUSES = (
         signs=(sign("Disk quota exceeded"), sign("[Errno 122]")),
     ),
     Cause(
+        "file_size_limit",
+        "a file grew beyond the size that is allowed",
+        "`ulimit -f` must say unlimited where the job is submitted; some file systems have such a limit of their own",
+        signs=(sign("File too large"), sign("[Errno 27]")),
+    ),
+    Cause(
         "read_only_disk",
         "the file system takes no writes",
         "choose another output_root; when it was writable before, report the node to the administrators",
+        policy="resume",
+        node=True,
         signs=(sign("Read-only file system"), sign("[Errno 30]")),
     ),
     Cause(
@@ -110,10 +118,10 @@ CAUSES = (
         "killed",
         "a process was killed from outside",
         "look for memory first: `clusterctl report {run}`; else an administrator or the node's own watchdog did it",
-        policy="retry",
         weight="vague",
         signs=(
             sign("Killed  ", ": Killed", pattern=r"line \d+: +\d+ Killed\b|^(bash|srun).*: Killed$"),
+            sign("srun: error: ", pattern=r"srun: error: \S+: tasks? [\d,\-]+: Killed"),
             sign("Signal 9 (SIGKILL)"),
             sign("exitcode: -9", "exitcode : -9", "exitcode  : -9", pattern=r"exitcode *: -9\b"),
         ),

@@ -19,7 +19,22 @@ CAUSES = (
         "`clusterctl resume {run}`, when it does not come back by itself",
         policy="resume",
         weight="scheduler",
-        signs=(sign("DUE TO PREEMPTION"), sign("DUE TO JOB REQUEUE")),
+        signs=(sign("DUE TO PREEMPTION"),),
+    ),
+    Cause(
+        "requeued",
+        "somebody, or Slurm itself, put the job back into the queue",
+        "nothing: it goes on from the newest checkpoint when its turn comes",
+        policy="resume",
+        weight="scheduler",
+        signs=(sign("DUE TO JOB REQUEUE"),),
+    ),
+    Cause(
+        "stopped",
+        "the run was told to save and stop: a TERM signal, or the file `stop`",
+        "`clusterctl resume {run}` goes on from where it stopped",
+        weight="scheduler",
+        signs=(sign("asked to stop, saved at step", pattern=r"^guard: asked to stop, saved at step"),),
     ),
     Cause(
         "node_failure",

@@ -128,7 +128,10 @@ def _start(
     # -a: a stray byte does not make a log binary. The C locale compares bytes, ten times as fast.
     argv = ["grep", "-a", *options, "-F", "-f", str(patterns)]
     environment = {**os.environ, "LC_ALL": "C"}
-    return subprocess.Popen(argv, stdin=source, stdout=subprocess.PIPE, env=environment)
+    try:
+        return subprocess.Popen(argv, stdin=source, stdout=subprocess.PIPE, env=environment)
+    except FileNotFoundError as e:
+        raise CannotRead("grep is not on PATH") from e
 
 
 def _line_start(fd: int, offset: int) -> int:

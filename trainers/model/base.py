@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -104,6 +105,12 @@ def named(model: Model, what: str, load: Callable[..., Any], **options: Any) -> 
         raise InputProblem(
             f"{what} of {model.model_name_or_path} needs a package: {str(e).strip().splitlines()[0]}",
             hint="install it, or set model.attn_implementation to sdpa if that is what asks for it",
+        ) from e
+    except pickle.UnpicklingError as e:
+        # PyTorch's own words advise to load it all the same.
+        raise InputProblem(
+            f"{what} of {model.model_name_or_path} holds a pickle with more than weights in it: it was not loaded",
+            hint="take the safetensors of the model; such a file can run any program",
         ) from e
     except (OSError, ValueError, RuntimeError) as e:
         if isinstance(e, torch.OutOfMemoryError):

@@ -7,7 +7,6 @@ directory was moved (the Trainer's own state holds an absolute path).
 from __future__ import annotations
 
 import logging
-import math
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from transformers import TrainerCallback
 
 from trainers.config import Eval
 from trainers.errors import InputProblem
-from trainers.runtime.records import history
+from trainers.runtime.best_step import BestSoFar, best_so_far
 
 log = logging.getLogger(__name__)
 
@@ -26,19 +25,20 @@ class Best(TrainerCallback):
     without one. Step 0 does not count: nothing was trained."""
 
     def __init__(self, config: Eval, run_dir: Path) -> None:
-        self.step: int | None = None
         self.metric = config.metric_for_best_model
         self._config = config
         self._run_dir = run_dir
-        self._value = 0.0
+        self._best = BestSoFar(config.greater_is_better, config.early_stopping_threshold)
         self._training = False
+
+    @property
+    def step(self) -> int | None:
+        """The best step; None before the first evaluation."""
+        return self._best.step
 
     def recall(self, step: int) -> None:
         """Look up what earlier attempts found until this step."""
-        self.step = None
-        for line in history(self._run_dir):
-            if 0 < line["step"] <= step and not line.get("result"):
-                self._take(line["step"], line.get(str(self.metric)))
+        self._best = best_so_far(self._run_dir, self._config, step)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """From here on evaluations count."""
@@ -53,6 +53,9 @@ class Best(TrainerCallback):
         """The last weights may be the best: they are measured before it is decided."""
         if self.metric and state.global_step >= state.max_steps and args.eval_strategy != "no":
             control.should_evaluate = True
+        # What is measured now may end the run: the numbers of the steps before it count.
+        if self._config.early_stopping_patience and control.should_evaluate:
+            control.should_log = True
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
@@ -69,7 +72,7 @@ class Best(TrainerCallback):
             )
         if state.global_step == 0:
             return
-        if self._take(state.global_step, metrics[name]):
+        if self._best.take(state.global_step, metrics[name]):
             control.should_save = True
         elif self.exhausted(state.global_step):
             log.info(
@@ -77,7 +80,7 @@ class Best(TrainerCallback):
                 state.global_step,
                 name,
                 self.step,
-                self._value,
+                self._best.value,
             )
             control.should_save = control.should_training_stop = True
 
@@ -85,13 +88,3 @@ class Best(TrainerCallback):
         """Whether patience is at its end at this step."""
         patience, every = self._config.early_stopping_patience, self._config.eval_steps
         return bool(patience and every and self.step is not None and step - self.step >= patience * every)
-
-    def _take(self, step: int, value: float | None) -> bool:
-        """Whether this is a new best."""
-        if value is None or not math.isfinite(value):
-            return False
-        gain = value - self._value if self._config.greater_is_better else self._value - value
-        if self.step is not None and not gain > self._config.early_stopping_threshold:
-            return False
-        self.step, self._value = step, value
-        return True

@@ -90,7 +90,7 @@ def _markdown(card: dict[str, Any]) -> str:
         "",
         "## Predicted and measured",
         "",
-        *_table(("", "predicted", "measured"), _comparison(card["predicted"] or {}, measured)),
+        *_table(("", _basis(card["predicted"] or {}), "measured"), _comparison(card["predicted"] or {}, measured)),
         "",
         "## Data",
         "",
@@ -118,6 +118,10 @@ def _results(measured: dict[str, Any]) -> list[tuple[Any, ...]]:
     before, after = measured.get("eval_before") or {}, measured.get("eval_after") or {}
     rows: list[tuple[Any, ...]] = [("loss", measured.get("first_loss"), measured.get("last_loss"))]
     return rows + [(name, before.get(name), after.get(name)) for name in dict.fromkeys([*before, *after])]
+
+
+def _basis(predicted: dict[str, Any]) -> str:
+    return "predicted (estimate)" if predicted.get("estimate") else "predicted"
 
 
 def _comparison(predicted: dict[str, Any], measured: dict[str, Any]) -> list[tuple[Any, ...]]:

@@ -13,6 +13,7 @@ from trainers.config import Eval
 from trainers.data.kinds import Example
 from trainers.data.template import ChatTemplate
 from trainers.model.generate import answer
+from trainers.runtime.autocast import weights_cast_once
 from trainers.runtime.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class HeldOut(TrainerCallback):
         for start in range(0, len(asked), processes):
             index = min(start + rank, len(asked) - 1)
             question = asked[index].messages[:-1]
-            with trainer.accelerator.autocast():
+            with weights_cast_once(trainer):
                 text = answer(trainer.model, trainer.processing_class, question, end, self._config.max_new_tokens)
             mine.append((index, text))
         said = dict(gather_object(mine))

@@ -24,10 +24,15 @@ class Meter:
         self._mark = time.monotonic()
         self._gpu = _gpu_handle()
         self._busy: list[int] = []
+        self._waited = 0.0
 
     def restart_clock(self) -> None:
         """Leave out the time since the last step."""
         self._mark = time.monotonic()
+
+    def waited(self, seconds: float) -> None:
+        """Count time in which this process had no batch to work on."""
+        self._waited += seconds
 
     def step_done(self) -> None:
         """Count a step and its time."""
@@ -43,7 +48,7 @@ class Meter:
         """Speed since the last call, given the rows and tokens of all processes in that time; starts over.
 
         ``gpu_utilization`` is NVML's, in percent: the share of time in which anything ran on this process's GPU,
-        looked at after each step.
+        looked at after each step. ``data_wait`` is the share of time in which this process waited for its batches.
         """
         seconds = max(self._seconds, 1e-9)
         speed = {
@@ -51,11 +56,13 @@ class Meter:
             "tokens_per_second": tokens / seconds,
             "seconds_per_step": self._seconds / max(self._steps, 1),
             "peak_memory": peak_memory(),
+            "data_wait": min(self._waited / seconds, 1.0),
         }
         if self._busy:
             speed["gpu_utilization"] = sum(self._busy) / len(self._busy)
         self.all_tokens += tokens
         self.rows, self.tokens, self._seconds, self._steps, self._busy = 0, 0, 0.0, 0, []
+        self._waited = 0.0
         return speed
 
 

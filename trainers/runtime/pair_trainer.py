@@ -12,6 +12,7 @@ from trl import DPOTrainer
 from trl.trainer.utils import use_adapter
 
 from trainers.model.divergence import Divergence, Text
+from trainers.runtime.autocast import weights_cast_once
 from trainers.runtime.referenced import COPY, Referenced
 
 
@@ -34,7 +35,7 @@ class PairTrainer(Referenced, DPOTrainer):
         if self.ref_model is None and not is_peft_model(self.model):
             # The model still is the start. DeepSpeed has put it where it can be used.
             self.model.eval()
-            with self.accelerator.autocast():
+            with weights_cast_once(self):
                 self.divergence.remember(self._precompute_engine or self.model)
 
     def count_rows(self, batch: dict[str, Any]) -> int:
@@ -49,7 +50,7 @@ class PairTrainer(Referenced, DPOTrainer):
         scored: list[torch.Tensor] = []
         devices = [self.args.device] if self.args.device.type == "cuda" else []
         self.model.eval()
-        with torch.random.fork_rng(devices), torch.no_grad(), self.accelerator.autocast():
+        with torch.random.fork_rng(devices), torch.no_grad(), weights_cast_once(self):
             for inputs in self.get_eval_dataloader():
                 if self.state.global_step < self.state.max_steps and self.stop.agreed():
                     return {}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from trainers.model.freeze import size
 from trainers.runtime.files import read_json, write_json
 from trainers.runtime.meter import peak_memory
@@ -31,6 +33,9 @@ def write_summary(run_dir: Path, trainer: Any, rows: dict[str, int], train_secon
             "trainable_parameters": sum(size(weight) for weight in weights if weight.requires_grad),
             "total_parameters": sum(size(weight) for weight in weights),
             "world_size": trainer.args.world_size,
+            "model_type": getattr(getattr(trainer.model, "config", None), "model_type", None),
+            "adapter": "lora" if hasattr(trainer.model, "peft_config") else "none",
+            "gpu": _gpu(),
             "rows": rows,
         },
     )
@@ -51,7 +56,18 @@ def told(run_dir: Path, last_step: int) -> dict[str, Any]:
         "eval_after": _evaluation(measured, last_step),
         "tokens_per_second": _mean(steady, "tokens_per_second"),
         "seconds_per_step": _mean(steady, "seconds_per_step"),
+        "mfu": _mean(steady, "mfu"),
+        "gpu_utilization": _mean(steady, "gpu_utilization"),
+        "data_wait": _mean(steady, "data_wait"),
     }
+
+
+def _gpu() -> dict[str, Any] | None:
+    """Name and bytes of the GPU of this process; None without one."""
+    if not (torch.cuda.is_available() and torch.cuda.is_initialized()):
+        return None
+    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+    return {"name": properties.name, "memory": properties.total_memory}
 
 
 def _evaluation(measured: list[dict[str, Any]], step: int) -> dict[str, float] | None:
@@ -60,4 +76,5 @@ def _evaluation(measured: list[dict[str, Any]], step: int) -> dict[str, float] |
 
 
 def _mean(lines: list[dict[str, Any]], name: str) -> float | None:
-    return sum(line[name] for line in lines) / len(lines) if lines else None
+    found = [line[name] for line in lines if line.get(name) is not None]
+    return sum(found) / len(found) if found else None

@@ -10,6 +10,7 @@ from transformers import Trainer
 from trl import SFTTrainer
 
 from trainers.model.likelihood import Likelihood
+from trainers.runtime.autocast import weights_cast_once
 from trainers.runtime.trainer import RunTrainer
 
 
@@ -51,7 +52,7 @@ class TokenTrainer(RunTrainer):
         devices = [self.args.device] if self.args.device.type == "cuda" else []
         self.model.eval()
         # Where nothing was left to train, nobody has told the model its number format yet.
-        with torch.random.fork_rng(devices), torch.no_grad(), self.accelerator.autocast():
+        with torch.random.fork_rng(devices), torch.no_grad(), weights_cast_once(self):
             for inputs in self.get_eval_dataloader():
                 if self.state.global_step < self.state.max_steps and self.stop.agreed():
                     return {}

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import errno
+import functools
 import logging
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import DistributedType, broadcast_object_list
 from safetensors import SafetensorError
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import RandomSampler
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import has_length
@@ -20,7 +23,7 @@ from trainers.data.arithmetic import StepCount, count_steps
 from trainers.errors import RunProblem
 from trainers.model.quantize import full_precision_adapter
 from trainers.model.rope import save_beside_adapter
-from trainers.runtime import checkpoints
+from trainers.runtime import autocast, checkpoints
 from trainers.runtime.best import Best
 from trainers.runtime.compute import flops_per_token, peak_flops
 from trainers.runtime.meter import Meter
@@ -44,12 +47,35 @@ class RunTrainer:
         """Give the trainer what it needs to know of its run; before ``train``."""
         self.run_dir, self.meter, self.stop, self.keep, self.best = run_dir, meter, stop, keep, best
 
+    def create_accelerator_and_postprocess(self) -> None:
+        """Say how autocast and DDP hold weights and gradients, before accelerate prepares a model."""
+        super().create_accelerator_and_postprocess()  # type: ignore[misc]
+        self.accelerator.autocast_handler = autocast.TRAINING
+        self.accelerator.ddp_handler.gradient_as_bucket_view = True
+
+    def _prepare_for_training(self, *args: Any) -> Any:
+        """Let gradients lie in DDP's buckets alone, from the first batch on: else there are two of each.
+
+        DDP makes those that it finds parts of its buckets. What autograd makes anew for a batch that is not sent
+        yet lies outside, so they are filled with zeros after a step and not let go of.
+        """
+        if self.accelerator.distributed_type in (DistributedType.MULTI_GPU, DistributedType.MULTI_CPU):
+            for weight in self.model.parameters():
+                if weight.requires_grad:
+                    weight.grad = torch.zeros_like(weight)
+        model, rows = super()._prepare_for_training(*args)  # type: ignore[misc]
+        if isinstance(model, DistributedDataParallel):
+            model.zero_grad = functools.partial(model.zero_grad, set_to_none=False)
+        return model, rows
+
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """None: the run directory describes the run."""
 
     def get_batch_samples(self, *args: Any) -> Any:
         """Count the real tokens of the next step, without waiting for the device."""
+        began = time.monotonic()
         batches, items = super().get_batch_samples(*args)  # type: ignore[misc]
+        self.meter.waited(time.monotonic() - began)
         self.meter.tokens += sum(self.count_tokens(batch) for batch in batches)
         self.meter.rows += sum(self.count_rows(batch) for batch in batches)
         return batches, items
@@ -113,7 +139,9 @@ class RunTrainer:
         # Streams have no order to choose, and stages on generated answers repeat their prompts.
         if not isinstance(usual, RandomSampler):
             return usual
-        return LongestFirst(row_lengths(rows), self.args.train_batch_size * self.args.world_size, self.args.data_seed)
+        # A whole step of them: however a step is split, a resumed run has the same order.
+        step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return LongestFirst(row_lengths(rows), step, self.args.data_seed)
 
     def _run_epoch(self, *, epoch: int, train_dataloader: Any, **kwargs: Any) -> None:
         # Later, behind the batches that a resumed run skips, the word does not reach the sampler of several processes.

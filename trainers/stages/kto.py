@@ -24,6 +24,7 @@ from trainers.data.kinds import Example
 from trainers.model.load import load_model, load_tokenizer
 from trainers.model.reference import load_reference
 from trainers.run import Run
+from trainers.runtime.autocast import weights_cast_once
 from trainers.runtime.heldout import HeldOut
 from trainers.runtime.referenced import Referenced, check_head, keeps_copy
 from trainers.stages.prepared import Prepared
@@ -71,7 +72,7 @@ class RatedTrainer(Referenced, KTOTrainer):
         sums: dict[str, float] = defaultdict(float)
         devices = [self.args.device] if self.args.device.type == "cuda" else []
         self.model.eval()
-        with torch.random.fork_rng(devices), torch.no_grad(), self.accelerator.autocast():
+        with torch.random.fork_rng(devices), torch.no_grad(), weights_cast_once(self):
             for inputs in self.get_eval_dataloader():
                 if self.state.global_step < self.state.max_steps and self.stop.agreed():
                     return {}

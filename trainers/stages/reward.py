@@ -19,6 +19,7 @@ from trainers.data.answered import counts, tokenise_pairs
 from trainers.data.examples import Examples
 from trainers.model.load import load_model, load_tokenizer
 from trainers.run import Run
+from trainers.runtime.autocast import weights_cast_once
 from trainers.runtime.heldout import HeldOut
 from trainers.runtime.trainer import RunTrainer
 from trainers.stages.prepared import Prepared
@@ -44,7 +45,7 @@ class RatingTrainer(RunTrainer, RewardTrainer):
         rated: list[torch.Tensor] = []
         devices = [self.args.device] if self.args.device.type == "cuda" else []
         self.model.eval()
-        with torch.random.fork_rng(devices), torch.no_grad(), self.accelerator.autocast():
+        with torch.random.fork_rng(devices), torch.no_grad(), weights_cast_once(self):
             for inputs in self.get_eval_dataloader():
                 if self.state.global_step < self.state.max_steps and self.stop.agreed():
                     return {}

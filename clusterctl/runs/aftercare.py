@@ -1,0 +1,176 @@
+"""What a run directory holds for the time after a failure: prepared changes, and where word of it goes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from clusterctl import yaml_text
+from clusterctl.adapters import store
+from clusterctl.compose import DECIDED_ELSEWHERE
+from clusterctl.errors import ClusterctlError, Unavailable, UsageProblem
+from clusterctl.layers import Layers, parse_sets
+from clusterctl.model import Resources, SchedulerName
+from clusterctl.models.shape import Shape
+from clusterctl.plan import ladder, memory
+from clusterctl.plan.agree import ACCUMULATION, BATCH, ROWS
+from clusterctl.runs.draft import Draft
+from clusterctl.runs.find import Run
+from clusterctl.runs.judge import size
+from clusterctl.runs.request import Request
+from clusterctl.schema import Site
+from clusterctl.validation import validate
+from trainers import fixes, notify
+from trainers.config import RunConfig, schema_of
+
+MAIL = "mail:"
+FIXES = ("oom", "shorter")
+"""What ``--auto-fix`` knows: changes against too little memory, and among them shorter rows."""
+
+_FIXED = ("stage", "engine", "model.model_name_or_path", "model.adapter", "optim.optim")
+"""Keys that a checkpoint cannot go on without."""
+
+_MAIL = re.compile(r"[A-Za-z0-9._%+-]+(@[A-Za-z0-9.-]+)?")
+
+
+def allowed(words: Sequence[str] | None) -> tuple[str, ...]:
+    """What ``--auto-fix`` names. Raises UsageProblem."""
+    found = tuple(dict.fromkeys(word.strip() for item in words or () for word in item.split(",")))
+    if unknown := [word for word in found if word not in FIXES]:
+        raise UsageProblem(f"--auto-fix {unknown[0]!r} is not known", hint="write --auto-fix oom, or oom,shorter")
+    if found and "oom" not in found:
+        raise UsageProblem("--auto-fix shorter cuts rows when memory is short", hint="write --auto-fix oom,shorter")
+    return found
+
+
+def told(option: str | None, site: Site, scheduler: SchedulerName) -> str:
+    """Where word of a run goes: as the option says, else as the site does; empty: nowhere.
+
+    Raises:
+        UsageProblem: no address, no command, or mail without Slurm.
+    """
+    to, origin = (option, "--notify") if option is not None else (site.notify or "", "notify of the site file")
+    to = to.strip()
+    if to in ("", "none"):
+        return ""
+    if to.startswith(MAIL):
+        if not _MAIL.fullmatch(to.removeprefix(MAIL)):
+            raise UsageProblem(f"{origin}: {to!r} has no mail address", hint="write mail:you@example.org")
+        if scheduler == "slurm":
+            return to
+        if option is None:  # the site's word is for its cluster
+            return ""
+        raise UsageProblem("--notify mail: is sent by Slurm, and here is none", hint="name a command or a webhook")
+    if re.match(r"[a-z]+://", to):
+        if not re.match(r"https?://[^\s/]+", to):
+            raise UsageProblem(f"{origin}: {to.partition(':')[0]} is no way to a webhook", hint="write https://...")
+        return to
+    try:
+        shlex.split(to)
+    except ValueError as e:
+        raise UsageProblem(f"{origin}: {to!r} is no command: {e}", hint="close the quotes") from e
+    return to
+
+
+def with_word(request: Request, drafts: Sequence[Draft], option: str | None, site: Site) -> tuple[Request, list[Draft]]:
+    """The request and its drafts, with the way that word takes. Raises UsageProblem, see ``told``."""
+    to = told(option, site, drafts[0].plan.scheduler)
+    mail = to.removeprefix(MAIL) if to.startswith(MAIL) else ""
+    named = [dataclasses.replace(one, plan=dataclasses.replace(one.plan, mail=mail)) for one in drafts]
+    return dataclasses.replace(request, notify=to), named
+
+
+def write(run_dir: Path, one: Draft, request: Request) -> None:
+    """Write the files. Raises Unavailable."""
+    config, to = one.composed.config, request.notify
+    if to and not to.startswith(MAIL):
+        said = {"schema": 1, "to": to, "run_id": one.run_id, "name": config.name}
+        text = json.dumps({**said, "hide": one.plan.activation.secret_names}, ensure_ascii=False)
+        # An address may hold a key.
+        store.write_atomic(run_dir / notify.FILE, text + "\n", mode=0o600)
+    if request.auto_fix:
+        write_rungs(run_dir, config, request.auto_fix, one.plan.resources, one.composed.shape)
+
+
+def write_rungs(
+    run_dir: Path, config: RunConfig, auto_fix: Sequence[str], resources: Resources, shape: Shape | None
+) -> None:
+    """Write all that the job may change its ``run.yaml`` to. Raises Unavailable."""
+    limit = size(resources.mem) if resources.mem else None
+
+    def host_has_room(changed: RunConfig) -> bool:
+        if shape is None:
+            return False  # a job that the host's memory kills is no better
+        try:
+            needs = memory.estimate(changed, shape, None).host_total
+        except ClusterctlError:
+            return False
+        return limit is not None and needs <= limit
+
+    rungs = ladder.ladder(config, shorter="shorter" in auto_fix, host_has_room=host_has_room)
+    # Without a GPU a step lies in the host's memory; with one, smaller batches leave it as it is.
+    causes = ["cuda_out_of_memory"] + ["host_out_of_memory"] * (config.parallel.device == "cpu")
+    said = [{"words": rung.words, "resumes": rung.resumes} for rung in rungs]
+    folder = run_dir / fixes.FOLDER
+    folder.mkdir(exist_ok=True)
+    for number, rung in enumerate(rungs, start=1):
+        store.write_atomic(folder / f"{number}.yaml", yaml_text.dump(rung.config.model_dump(mode="json")))
+    text = json.dumps({"schema": 1, "causes": causes, "rungs": said}, indent=1, ensure_ascii=False)
+    store.write_atomic(folder / fixes.LIST, text + "\n")
+
+
+def change(run: Run, sets: Sequence[str]) -> None:
+    """Change the ``run.yaml`` of a run that is to be resumed; the old one is kept beside it.
+
+    Raises:
+        UsageProblem: a key that the job script or the checkpoints depend on, or a wrong value.
+        Unavailable: it cannot be written.
+    """
+    document = yaml_text.read(run.run_dir / "run.yaml")
+    layers = Layers(dict(document.values))
+    said = dict(parse_sets(sets))
+    for key, value in said.items():
+        if key.startswith("profile.") or key in DECIDED_ELSEWHERE or key in _FIXED:
+            raise UsageProblem(
+                f"--set {key}: a resumed run keeps its job and what its checkpoints hold",
+                hint="clusterctl submit makes a new run with it",
+            )
+        layers.put(key, value, f"--set {key}")
+    if BATCH in said and not {ACCUMULATION, ROWS} & set(said):
+        _split(layers.values, said[BATCH])
+    config = validate(schema_of(layers.values), layers.values, layers.where, what="run.yaml")
+    attempts = store.read_attempts(run.run_dir)
+    try:
+        kept = fixes.keep(run.run_dir, attempts[-1].number if attempts else 0)
+        fixes.note(run.run_dir, attempts[-1].number if attempts else 0, " ".join(sets), by="hand", kept=kept)
+    except OSError as e:
+        raise Unavailable(f"cannot write {run.run_dir}: {e.strerror}", hint="make room, or correct the rights") from e
+    store.write_atomic(run.run_dir / "run.yaml", yaml_text.dump(config.model_dump(mode="json")))
+    if run.record.auto_fix:
+        shutil.rmtree(run.run_dir / fixes.FOLDER, ignore_errors=True)
+        write_rungs(run.run_dir, config, run.record.auto_fix, run.record.resources, None)
+
+
+def _split(values: dict[str, Any], batch: Any) -> None:
+    """So many steps of accumulation that the rows of a step stay the same, where they can."""
+    parallel, optim = values["parallel"], values["optim"]
+    one_go = batch * parallel["num_nodes"] * parallel["processes_per_node"] if isinstance(batch, int) else 0
+    if one_go > 0 and optim["train_batch_size"] % one_go == 0:
+        optim["gradient_accumulation_steps"] = optim["train_batch_size"] // one_go
+
+
+def without_address(command: Sequence[str]) -> tuple[str, ...]:
+    """A command line without what ``--notify`` names: others can read the record."""
+    words = list(command)
+    for at, word in enumerate(words):
+        if word == "--notify" and at + 1 < len(words):
+            words[at + 1] = "***"
+        elif word.startswith("--notify="):
+            words[at] = "--notify=***"
+    return tuple(words)

@@ -1,0 +1,297 @@
+"""Sweeps: one run for each combination of values, handed over as one job array, or to the local runner one by one."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from clusterctl import assets, render, todays_names
+from clusterctl.adapters import store
+from clusterctl.errors import ClusterctlError, Interrupted, Rejected, Unavailable, UsageProblem
+from clusterctl.model import JobEntry, JobState, Submission
+from clusterctl.recipe import read_recipe
+from clusterctl.runs import draft, find, moved, schedulers, status, submit
+from clusterctl.runs.draft import Draft
+from clusterctl.runs.find import Run
+from clusterctl.runs.request import Request
+from clusterctl.settings import Settings
+
+MOST = 256
+"""Runs of one sweep. Slurm's own limit of an array is 1000 by default (MaxArraySize); a table of more tells nobody
+anything, and without Slurm each of them is a process that waits."""
+
+HINT = "write --sweep optim.learning_rate=1e-4,5e-5"
+
+
+def axes(texts: Sequence[str]) -> dict[str, list[str]]:
+    """Keys and their values, as ``--sweep key=value,value`` gives them.
+
+    Raises:
+        UsageProblem: no ``key=value,...``, a key or a value twice, the profile's keys, more than ``MOST`` runs.
+    """
+    found: dict[str, list[str]] = {}
+    for text in texts:
+        key, equals, rest = text.partition("=")
+        key, values = key.strip(), [value.strip() for value in _split(rest)]
+        if not equals or not key or not all(values):
+            raise UsageProblem(f"--sweep {text!r} is not key=value,value", hint=HINT)
+        [today] = todays_names.of_sets([f"{key}={values[0]}"])[0]
+        key = today.partition("=")[0]
+        if key in found:
+            raise UsageProblem(f"--sweep {key} is said twice", hint=f"write all its values at once: {HINT[6:]}")
+        if len(set(values)) < len(values):
+            raise UsageProblem(f"--sweep {text} has a value twice", hint="each value is a run of its own")
+        if key.startswith("profile."):
+            raise UsageProblem(
+                f"--sweep {key}: the runs of a sweep differ in what is trained, not in what they run on",
+                hint="submit one sweep for each profile",
+            )
+        found[key] = values
+    count = 1
+    for values in found.values():
+        count *= len(values)
+    if count < 2:
+        raise UsageProblem("a sweep of one run is none", hint=f"use --set, or {HINT}")
+    if count > MOST:
+        sizes = " x ".join(str(len(values)) for values in found.values())
+        raise UsageProblem(
+            f"this sweep would have {count} runs ({sizes}); at most {MOST}",
+            hint="sweep coarsely first, then finely around the best",
+        )
+    return found
+
+
+def _split(text: str) -> list[str]:
+    """At the commas that stand in no bracket and in no quotes."""
+    parts, depth, quote = [""], 0, ""
+    for character in text:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        else:
+            depth += (character in "[{") - (character in "]}")
+        if character == "," and not quote and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
+
+
+def drafts(request: Request, texts: Sequence[str], parallel: int | None, settings: Settings) -> list[Draft]:
+    """A draft for each combination of values, the last key varying fastest. Every one has been validated.
+
+    Where nobody names a profile, all run on the one that is chosen for the first.
+
+    Raises:
+        UsageProblem: what is wrong with the sweep or with any of its runs, or they would need different resources.
+        NoFit, Unavailable: as ``draft.draft``.
+    """
+    if parallel is not None and parallel < 1:
+        raise UsageProblem(f"--parallel {parallel}: at least one run at a time", hint="leave it out for no limit")
+    keys = axes(texts)
+    said = {item.partition("=")[0].strip() for item in todays_names.of_sets(request.sets)[0]}
+    if both := sorted(said & keys.keys()):
+        raise UsageProblem(f"{both[0]} is in --set and in --sweep", hint="say it once")
+    recipe = read_recipe(request.recipe)
+    if recipe.pipeline:
+        names = ", ".join(member.recipe for member in recipe.pipeline)
+        raise UsageProblem(f"{recipe.name} is a pipeline; a sweep is of one stage", hint=f"its stages are {names}")
+    name = request.name or str(recipe.said.values.get("name") or recipe.name)
+    sweep = draft.new_id(name, settings.output_root)
+    found: list[Draft] = []
+    problems: dict[str, None] = {}
+    for number, values in enumerate(itertools.product(*keys.values())):
+        swept = tuple(f"{key}={value}" for key, value in zip(keys, values, strict=True))
+        asked = dataclasses.replace(
+            request,
+            name=f"{name}-{number}",
+            sets=(*request.sets, *swept),
+            profile=request.profile or (found[0].composed.profile_name if found else None),
+        )
+        try:
+            [one] = draft.draft(asked, settings)
+        except UsageProblem as e:
+            problems[_of_sweep(e.message, keys)] = None
+            hint = e.hint
+            continue
+        found.append(dataclasses.replace(one, run_id=f"{sweep}-{number}", sweep=sweep, swept=swept, parallel=parallel))
+    if problems:
+        raise UsageProblem("\n  ".join(problems), hint=hint.replace("--set", "--sweep"))
+    return _alike(found)
+
+
+def _of_sweep(message: str, keys: Mapping[str, object]) -> str:
+    for key in keys:
+        message = message.replace(f"--set {key}", f"--sweep {key}")
+    return message
+
+
+def _alike(found: list[Draft]) -> list[Draft]:
+    """With resources that are the same for all, as tasks of an array have them: the host memory of the greediest."""
+    most = max((one.plan.resources.mem or "" for one in found), key=_mebibytes)
+    plans = [
+        dataclasses.replace(one.plan, resources=dataclasses.replace(one.plan.resources, mem=most or None))
+        for one in found
+    ]
+    first = plans[0]
+    for one, plan in zip(found, plans, strict=True):
+        if dataclasses.replace(plan, name=first.name) != first:
+            raise UsageProblem(
+                f"{', '.join(one.swept)} needs other resources than {', '.join(found[0].swept)}",
+                hint="name a profile that suits all of them, or submit two sweeps",
+            )
+    return [dataclasses.replace(one, plan=plan) for one, plan in zip(found, plans, strict=True)]
+
+
+def _mebibytes(mem: str) -> float:
+    """Slurm's way to write memory: a plain number is of MiB."""
+    factors = {"K": 1 / 1024, "M": 1.0, "G": 1024.0, "T": 1024.0**2}
+    number, unit = (mem[:-1], mem[-1].upper()) if mem[-1:].isalpha() else (mem, "M")
+    return float(number or 0) * factors.get(unit, 1.0)
+
+
+def script(found: Sequence[Draft]) -> str:
+    """The script of the job array, byte for byte.
+
+    Raises:
+        UsageProblem: the template is broken.
+    """
+    first = found[0]
+    plan = dataclasses.replace(first.plan, name=first.plan.name.removesuffix("-0"))
+    from clusterctl.adapters.slurm_text import array
+
+    template = assets.find("job_templates", "sweep.sh").path
+    return render.render(plan, template, sweep=first.sweep, tasks=array(range(len(found)), first.parallel))
+
+
+def submit_all(
+    found: Sequence[Draft],
+    request: Request,
+    settings: Settings,
+    after: Sequence[Run] = (),
+    predictions: Sequence[dict[str, Any] | None] = (),
+) -> list[Run]:
+    """Write all run directories, then hand them over: to Slurm as one array, to this machine one by one.
+
+    Raises:
+        Rejected, NoFit: refused; nothing is left behind.
+        Unavailable: no answer; where it is not known whether the array was queued, the records stay.
+        Interrupted: Ctrl-C; the sweep has been submitted.
+    """
+    root, sweep = settings.output_root, found[0].sweep
+    parents = [run.record.run_id for run in after]
+    with submit.ctrl_c_waits() as pressed:
+        runs: list[Run] = []
+        try:
+            sweep_dir = store.make_run_dir(root, sweep)
+            if found[0].plan.scheduler == "slurm":
+                store.write_atomic(sweep_dir / "job.sh", script(found), mode=0o755)
+            for one, prediction in itertools.zip_longest(found, predictions):
+                runs.append(submit.prepare(one, request, root, parents, prediction))
+            done = hand_over(runs, after)
+        except FileExistsError as e:
+            raise Unavailable(f"the id {sweep} was taken just now", hint="type it again") from e
+        except ClusterctlError as e:
+            if not e.maybe_queued:
+                for run in runs:
+                    store.remove_run_dir(run.run_dir)
+                store.remove_run_dir(root / sweep)
+            raise
+    if pressed:
+        raise Interrupted(f"interrupted, but submitted already: {sweep}", hint=f"clusterctl cancel {sweep}")
+    return done
+
+
+def hand_over(runs: Sequence[Run], after: Sequence[Run] = ()) -> list[Run]:
+    """Give runs of one sweep to their scheduler. The records know of it before and after.
+
+    Raises:
+        Rejected, Unavailable, NoFit: as the scheduler says. None of them was handed over then.
+    """
+    if runs[0].record.scheduler == "slurm":
+        return _as_array(runs, after)
+    done: list[Run] = []
+    try:
+        for run in runs:
+            done.append(submit.hand_over(run, after))
+    except ClusterctlError:
+        submit.take_back(done)
+        raise
+    return done
+
+
+def _as_array(runs: Sequence[Run], after: Sequence[Run]) -> list[Run]:
+    first = runs[0].record
+    waits_for = submit.dependencies(runs[0], after)
+    token, now = secrets.token_hex(8), time.time()
+    asked = []
+    for run in runs:
+        entry = JobEntry(f"{token}.{task(run)}", now)
+        asked.append(Run(run.run_dir, dataclasses.replace(run.record, jobs=(*run.record.jobs, entry))))
+    submission = Submission(
+        run_id=first.sweep,
+        run_dir=runs[0].run_dir.parent / first.sweep,
+        name=first.sweep,
+        token=token,
+        resources=first.resources,
+        after=waits_for,
+        sweep=first.sweep,
+        parallel=first.parallel,
+        tasks=tuple(task(run) for run in runs),
+    )
+    try:
+        for run in asked:
+            store.write_record(run.run_dir, run.record)
+        array = schedulers.get("slurm").submit(submission)
+    except ClusterctlError as e:
+        if not e.maybe_queued:
+            for run in runs:
+                store.write_record(run.run_dir, run.record)
+        raise
+    return [find.confirm(run, f"{array}_{task(run)}") for run in asked]
+
+
+def task(run: Run) -> int:
+    """The number of a run in its sweep."""
+    return int(run.record.run_id.rpartition("-")[2])
+
+
+def resume(runs: Sequence[Run]) -> list[Run]:
+    """Submit those runs of a sweep again that have ended without finishing; the others are left as they are.
+
+    Raises:
+        Rejected: there are none.
+        Unavailable: it is not known of all of them whether they run.
+        NotFound: a run that they come after is gone.
+        UsageProblem: files that one of them names are gone.
+    """
+    with ExitStack() as locks:
+        for run in runs:
+            locks.enter_context(store.locked(run.run_dir))
+        runs = [Run(run.run_dir, store.read_record(run.run_dir)) for run in runs]
+        looks = status.look(runs, max_age=0)
+        sweep = runs[0].record.sweep
+        for now in looks:
+            if not (now.gone or now.state.active):
+                raise Unavailable(f"{now.record.run_id}: {now.why}", hint="try again when the scheduler answers")
+        again = [Run(now.run_dir, now.record) for now in looks if now.gone and now.state is not JobState.COMPLETED]
+        if not again:
+            raise Rejected(f"no run of {sweep} has failed or was cancelled", hint=f"clusterctl status {sweep}")
+        for run in again:
+            moved.check(run)
+        done = hand_over(again, _parents(again[0]))
+        for run in again:
+            (run.run_dir / status.CANCELLED).unlink(missing_ok=True)
+        return done
+
+
+def _parents(run: Run) -> list[Run]:
+    root: Path = run.run_dir.parent
+    return [find.one(root, parent) for parent in run.record.after]
