@@ -53,8 +53,7 @@ def group(kind: assets.Kind) -> typer.Typer:
 
     def list_(json: Json = False) -> Result:
         found = assets.listing(kind)
-        notes = [_DERIVED] if kind == "profiles" else []
-        return Result(f"{kind} list", found, lambda: _table(kind, found), notes=notes)
+        return Result(f"{kind} list", found, lambda: _table(kind, found))
 
     def show(name: name, json: Json = False) -> Result:
         asset, text = _find(kind, str(name))
@@ -114,7 +113,9 @@ def _copy(kind: assets.Kind, asset: assets.Asset, text: str, to: Path | None) ->
 
 
 def _table(kind: assets.Kind, found: list[assets.Asset]) -> object:
+    from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in (kind.removesuffix("s").upper(), "WHAT", "FROM"):
@@ -122,7 +123,7 @@ def _table(kind: assets.Kind, found: list[assets.Asset]) -> object:
     for asset in found:
         hides = f", hides {len(asset.shadows)}" if asset.shadows else ""
         table.add_row(asset.name, _description(asset), f"{asset.origin}{hides}")
-    return table
+    return Group(table, "", Text(_DERIVED)) if kind == "profiles" else table
 
 
 def _description(asset: assets.Asset) -> str:

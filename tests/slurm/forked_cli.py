@@ -30,7 +30,10 @@ def cli(project: Project, *words: str, timeout: float) -> Answer:
         if process.exitcode is None:
             process.kill()
             raise TimeoutError(f"clusterctl {' '.join(words)} did not end in {timeout:g} s")
-        return Answer(process.exitcode, *(p.read_text(encoding="utf-8") if p.exists() else "" for p in (out, err)))
+        # The fork server says 255 where it lost sight of a child: the child itself has noted what it ended with.
+        code = Path(folder, "code")
+        ended = int(code.read_text(encoding="utf-8")) if code.exists() else process.exitcode
+        return Answer(ended, *(p.read_text(encoding="utf-8") if p.exists() else "" for p in (out, err)))
 
 
 def _main(words: tuple[str, ...], folder: str, environment: dict[str, str], out: str, err: str) -> None:
@@ -43,4 +46,8 @@ def _main(words: tuple[str, ...], folder: str, environment: dict[str, str], out:
     sys.argv = ["clusterctl", *words]
     from clusterctl.cli import main
 
-    main()
+    try:
+        main()
+    except SystemExit as e:
+        Path(out).with_name("code").write_text(str(e.code), encoding="utf-8")
+        raise

@@ -77,7 +77,7 @@ def submit_all(
             if answer.code == 0:
                 answers["submitted"] += 1
                 return str(answer.json["data"]["runs"][0]["run_id"])
-            assert answer.code == 3 and "Traceback" not in text, text
+            assert answer.code == 3 and "Traceback" not in text, f"exit code {answer.code}: {text}"
             if "do not submit again" in text:
                 answers["answer lost"] += 1
                 [run_id] = set(re.findall(r"clusterctl status (\S+?)`", text))

@@ -10,6 +10,7 @@ import pytest
 
 from clusterctl import compose
 from clusterctl.errors import UsageProblem
+from clusterctl.recipe import read_recipe
 from clusterctl.runs import tracker_keys
 from clusterctl.schema import Secrets, Site
 from tests.unit.test_bad_input import Cli, nothing_written, refused
@@ -51,7 +52,7 @@ def found(recipe: Path, home: dict[str, str], monkeypatch: pytest.MonkeyPatch) -
     for name in ("NETRC", "SWANLAB_ROOT", "SWANLAB_SAVE_DIR", "WANDB_BASE_URL", "SWANLAB_API_KEY", "WANDB_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     drafted = {
-        words: compose.compose(compose.read_recipe("mine.yaml"), "cpu", Site(), words[1::2])
+        words: compose.compose(read_recipe("mine.yaml"), "cpu", Site(), words[1::2])
         for words in (CLOUD, ONLINE)
     }
 
