@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from clusterctl.adapters import procfs
-from tests.monkey import PATIENCE, ROUNDS, Monkey, long_run, small_disk, table
+from tests.monkey import PATIENCE, ROUNDS, Monkey, long_run, number_of, small_disk, table
 from tests.project import Project, make_project
 
 
@@ -107,10 +107,10 @@ def _chaos(calm: Project, project: Project, capsys: pytest.CaptureFixture[str]) 
             "disk full for a while": monkey.fill_disk,
         }
     )
-    monkey.run.wait_for("COMPLETED", timeout=PATIENCE * ROUNDS)
-    undisturbed.wait_for("COMPLETED", timeout=PATIENCE * ROUNDS)
+    monkey.run.wait_for("COMPLETED", timeout=PATIENCE * (ROUNDS or 1))
+    undisturbed.wait_for("COMPLETED", timeout=PATIENCE * (ROUNDS or 1))
     with capsys.disabled():
         print(table("chaos on one machine", monkey.done))
-    assert len(monkey.done) == 11 * ROUNDS
+    assert len(monkey.done) == number_of(11)
     assert monkey.run.weights == undisturbed.weights
     assert "nothing wrong" in project.cli("diagnose", monkey.run.run_id).out
