@@ -47,10 +47,17 @@ def show_error(error: ClusterctlError, *, command: str, as_json: bool) -> int:
         words = {"type": type(error).__name__, "message": error.message, "hint": error.hint}
         _envelope(command, None, ok=False, error={**words, "exit_code": error.exit_code})
     else:
-        print(f"error: {error.message}", file=sys.stderr)
+        print(f"error: {_lines(error.message)}", file=sys.stderr)
         if error.hint:
-            print(f"hint:  {error.hint}", file=sys.stderr)
+            print(f"hint:  {_lines(error.hint)}", file=sys.stderr)
     return error.exit_code
+
+
+def _lines(text: str) -> str:
+    """Without control characters of names and words from outside, but those that end our lines."""
+    from clusterctl.views.text_table import plain
+
+    return "\n".join(map(plain, text.split("\n")))
 
 
 def show_line(text: str, *, to_stderr: bool = False) -> None:

@@ -44,6 +44,7 @@ def send(run_dir: Path, event: str, **facts: Any) -> str:
         return ""
     hidden = [str(name) for name in said.get("hide") or []]
     keys = [v for name, v in os.environ.items() if len(v) >= 8 and (name in hidden or _KEY.search(name.upper()))]
+    keys.sort(key=len, reverse=True)  # one may begin with another
     message = _message(run_dir, event, said, facts)
     text = json.dumps({name: _without(value, keys) for name, value in message.items()}, ensure_ascii=False)
     failed: list[str] = ["no answer in time"]
@@ -83,7 +84,7 @@ def _post(url: str, text: str, hidden: list[str]) -> None:
     import urllib.request  # here, because it takes longer than all the rest of the guard
 
     request = urllib.request.Request(  # noqa: S310 - http and https only
-        url, text.encode(), {"Content-Type": "application/json", "User-Agent": "clusterctl"}
+        url, text.encode(errors="replace"), {"Content-Type": "application/json", "User-Agent": "clusterctl"}
     )
     with urllib.request.urlopen(request, timeout=TIMEOUT):  # noqa: S310
         pass
@@ -101,7 +102,7 @@ def _tell(command: str, text: str, hidden: list[str]) -> None:
         start_new_session=True,
     )
     try:
-        process.communicate(text.encode(), timeout=TIMEOUT)
+        process.communicate(text.encode(errors="replace"), timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -78,7 +78,7 @@ def _batches(config: RunConfig) -> Iterator[tuple[str, dict[str, Any], bool]]:
     goes_on = getattr(config.method, "num_iterations", 1) == 1
     # Where answers are rated in groups, the number of held-out ones has to hold whole groups.
     evaluated = {} if hasattr(config.method, "num_generations") else {"optim.per_device_eval_batch_size": None}
-    for rows in dict.fromkeys((batch // 2, batch // 4, 2, 1)):
+    for rows in sorted({batch // 2, batch // 4, 2, 1}, reverse=True):
         if 0 < rows < batch and batch % rows == 0:
             changes: dict[str, Any] = {
                 "optim.per_device_train_batch_size": rows,

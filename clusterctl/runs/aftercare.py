@@ -67,7 +67,7 @@ def told(option: str | None, site: Site, scheduler: SchedulerName) -> str:
         if option is None:  # the site's word is for its cluster
             return ""
         raise UsageProblem("--notify mail: is sent by Slurm, and here is none", hint="name a command or a webhook")
-    if re.match(r"[a-z]+://", to):
+    if re.match(r"[a-z]+://", to, re.IGNORECASE):
         if not re.match(r"https?://[^\s/]+", to):
             raise UsageProblem(f"{origin}: {to.partition(':')[0]} is no way to a webhook", hint="write https://...")
         return to
@@ -134,6 +134,7 @@ def change(run: Run, sets: Sequence[str]) -> None:
     """
     document = yaml_text.read(run.run_dir / "run.yaml")
     layers = Layers(dict(document.values))
+    before = validate(schema_of(layers.values), layers.values, layers.where, what="run.yaml")
     said = dict(parse_sets(sets))
     for key, value in said.items():
         if key.startswith("profile.") or key in DECIDED_ELSEWHERE or key in _FIXED:
@@ -142,8 +143,8 @@ def change(run: Run, sets: Sequence[str]) -> None:
                 hint="clusterctl submit makes a new run with it",
             )
         layers.put(key, value, f"--set {key}")
-    if BATCH in said and not {ACCUMULATION, ROWS} & set(said):
-        _split(layers.values, said[BATCH])
+    if BATCH in said and not {ACCUMULATION, ROWS} & set(said) and (steps := _accumulation(before, said[BATCH])):
+        layers.put(ACCUMULATION, steps, f"--set {BATCH}")
     config = validate(schema_of(layers.values), layers.values, layers.where, what="run.yaml")
     attempts = store.read_attempts(run.run_dir)
     try:
@@ -157,12 +158,12 @@ def change(run: Run, sets: Sequence[str]) -> None:
         write_rungs(run.run_dir, config, run.record.auto_fix, run.record.resources, None)
 
 
-def _split(values: dict[str, Any], batch: Any) -> None:
-    """So many steps of accumulation that the rows of a step stay the same, where they can."""
-    parallel, optim = values["parallel"], values["optim"]
-    one_go = batch * parallel["num_nodes"] * parallel["processes_per_node"] if isinstance(batch, int) else 0
-    if one_go > 0 and optim["train_batch_size"] % one_go == 0:
-        optim["gradient_accumulation_steps"] = optim["train_batch_size"] // one_go
+def _accumulation(before: RunConfig, batch: Any) -> int | None:
+    """So many steps of accumulation that the rows of a step stay the same; None where they cannot."""
+    optim, processes = before.optim, before.parallel.world_size
+    rows = optim.per_device_train_batch_size * optim.gradient_accumulation_steps * processes
+    one_go = batch * processes if isinstance(batch, int) else 0
+    return rows // one_go if one_go > 0 and rows % one_go == 0 else None
 
 
 def without_address(command: Sequence[str]) -> tuple[str, ...]:

@@ -32,7 +32,8 @@ from trainers.runtime import checkpoints
 _TRIED = re.compile(r"Tried to allocate (\d+(?:\.\d+)?) (MiB|GiB)")
 _MOST = 8
 """GPUs of a node that may be thought of."""
-_HARDWARE = {"--profile", "-p", "--gpu-type", "--gpus", "--gpu-ids"}
+_NOT_AGAIN = {"--profile", "-p", "--gpu-type", "--gpus", "--gpu-ids", "--notify"}
+"""Hardware, and an address that the record does not hold."""
 _FOR_ONCE = {"--mixed", "--json", "--follow", "-f", "--dry-run"}
 
 
@@ -129,7 +130,7 @@ def _ways(run: Run, config: RunConfig) -> Iterator[tuple[str, RunConfig, str]]:
 
 
 def _shared(config: RunConfig, profile: str, one: change.Change) -> RunConfig | None:
-    count = int(profile.split("-")[1])
+    count = int(profile.removesuffix("-offload").split("-")[-2])  # Slurm's words for a card may have dashes too
     parallel = {"strategy": "zero3", "offload": "all" if profile.endswith("-offload") else "none"}
     values = config.model_dump(mode="json")
     values["parallel"] |= {**parallel, "launcher": "torchrun", "processes_per_node": count}
@@ -161,8 +162,8 @@ def _submit(run: Run, profile: str, one: change.Change) -> str:
     words, skip = ["clusterctl", *record.command[1:3], "--profile", profile], False
     for word in record.command[3:]:
         name = word.partition("=")[0]
-        if skip or name in _HARDWARE or word in _FOR_ONCE:
-            skip = not skip and word in _HARDWARE
+        if skip or name in _NOT_AGAIN or word in _FOR_ONCE:
+            skip = not skip and word in _NOT_AGAIN
             continue
         words.append(word)
     sets: Sequence[str] = [f"{key}={_plain(value)}" for key, value in one.sets.items()]

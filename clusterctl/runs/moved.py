@@ -35,7 +35,7 @@ def check(run: Run) -> None:
         Rejected: it is another user's.
         UsageProblem: every path that is gone, and where it may be now.
     """
-    _refuse_foreign(run)
+    refuse_foreign(run.run_dir)
     gone = []
     for key, path in _named(dict(yaml_text.read(run.run_dir / "run.yaml").values)):
         if not path.exists() and not is_file(path.parent / store.RECORD):
@@ -50,9 +50,13 @@ def check(run: Run) -> None:
         raise UsageProblem(f"run.yaml of {run.record.run_id} names what is not there:\n  {said}", hint=hint)
 
 
-def _refuse_foreign(run: Run) -> None:
-    """In a shared root anybody may have put a run there, whose script would now run as us."""
-    for path in (run.run_dir, run.run_dir / "job.sh", run.run_dir / "run.yaml"):
+def refuse_foreign(folder: Path) -> None:
+    """In a shared root anybody may have put a run there, or a sweep, whose script would now run as us.
+
+    Raises:
+        Rejected: it is another user's.
+    """
+    for path in (folder, folder / "job.sh", folder / "run.yaml", folder / "notify.json"):
         with contextlib.suppress(OSError):
             owner = path.stat().st_uid
             if owner != os.geteuid():

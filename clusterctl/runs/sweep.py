@@ -13,8 +13,9 @@ from typing import Any
 
 from clusterctl import assets, render, todays_names
 from clusterctl.adapters import store
-from clusterctl.errors import ClusterctlError, Interrupted, Rejected, Unavailable, UsageProblem
+from clusterctl.errors import ClusterctlError, Interrupted, NotFound, Rejected, Unavailable, UsageProblem
 from clusterctl.model import JobEntry, JobState, Submission
+from clusterctl.paths import is_file
 from clusterctl.recipe import read_recipe
 from clusterctl.runs import draft, find, moved, schedulers, status, submit
 from clusterctl.runs.draft import Draft
@@ -41,8 +42,7 @@ def axes(texts: Sequence[str]) -> dict[str, list[str]]:
         key, values = key.strip(), [value.strip() for value in _split(rest)]
         if not equals or not key or not all(values):
             raise UsageProblem(f"--sweep {text!r} is not key=value,value", hint=HINT)
-        [today] = todays_names.of_sets([f"{key}={values[0]}"])[0]
-        key = today.partition("=")[0]
+        key, values = _todays(key, values)
         if key in found:
             raise UsageProblem(f"--sweep {key} is said twice", hint=f"write all its values at once: {HINT[6:]}")
         if len(set(values)) < len(values):
@@ -65,6 +65,18 @@ def axes(texts: Sequence[str]) -> dict[str, list[str]]:
             hint="sweep coarsely first, then finely around the best",
         )
     return found
+
+
+def _todays(key: str, values: Sequence[str]) -> tuple[str, list[str]]:
+    """Key and values under today's names."""
+    said = [todays_names.of_sets([f"{key}={value}"])[0] for value in values]
+    keys = {item.partition("=")[0] for one in said for item in one}
+    if len(keys) != 1 or any(len(one) != 1 for one in said):
+        raise UsageProblem(
+            f"--sweep {key}: it is an old name, and its values are no values of one key today",
+            hint="docs/migration.md says what it is today: sweep that",
+        )
+    return keys.pop(), [one[0].partition("=")[2] for one in said]
 
 
 def _split(text: str) -> list[str]:
@@ -255,7 +267,11 @@ def _as_array(runs: Sequence[Run], after: Sequence[Run]) -> list[Run]:
             for run in runs:
                 store.write_record(run.run_dir, run.record)
         raise
-    return [find.confirm(run, f"{array}_{task(run)}") for run in asked]
+    try:
+        return [find.confirm(run, f"{array}_{task(run)}") for run in asked]
+    except Unavailable as e:  # a full disk; the run directories must not be removed under their jobs
+        hint = f"{e.hint}; then `clusterctl status {first.sweep}` completes the records"
+        raise Unavailable(f"job array {array} is queued, but {e.message}", hint=hint, maybe_queued=True) from e
 
 
 def task(run: Run) -> int:
@@ -269,7 +285,7 @@ def resume(runs: Sequence[Run]) -> list[Run]:
     Raises:
         Rejected: there are none.
         Unavailable: it is not known of all of them whether they run.
-        NotFound: a run that they come after is gone.
+        NotFound: a run that they come after is gone, or the script of the array.
         UsageProblem: files that one of them names are gone.
     """
     with ExitStack() as locks:
@@ -284,12 +300,23 @@ def resume(runs: Sequence[Run]) -> list[Run]:
         again = [Run(now.run_dir, now.record) for now in looks if now.gone and now.state is not JobState.COMPLETED]
         if not again:
             raise Rejected(f"no run of {sweep} has failed or was cancelled", hint=f"clusterctl status {sweep}")
+        if again[0].record.scheduler == "slurm":
+            _check_array(again)
         for run in again:
             moved.check(run)
         done = hand_over(again, _parents(again[0]))
         for run in again:
             (run.run_dir / status.CANCELLED).unlink(missing_ok=True)
         return done
+
+
+def _check_array(again: Sequence[Run]) -> None:
+    """Raises Rejected, NotFound: the folder with the script of the array is another user's, or gone."""
+    folder = again[0].run_dir.parent / again[0].record.sweep
+    moved.refuse_foreign(folder)
+    if not is_file(folder / "job.sh"):
+        ids = ", ".join(run.record.run_id for run in again)
+        raise NotFound(f"{folder / 'job.sh'} is gone, the script of the array", hint=f"resume them one by one: {ids}")
 
 
 def _parents(run: Run) -> list[Run]:

@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from clusterctl.model import JobState, Status
 from clusterctl.runs.find import Run
 
-_TELLING = (JobState.RUNNING, JobState.PENDING, JobState.UNKNOWN, JobState.FAILED, JobState.CANCELLED)
+_TELLING = (
+    *(JobState.RUNNING, JobState.COMPLETING, JobState.SUSPENDED),
+    *(JobState.PENDING, JobState.CONFIGURING, JobState.REQUEUED, JobState.UNKNOWN),
+    *(JobState.FAILED, JobState.OUT_OF_MEMORY, JobState.TIMEOUT, JobState.DEADLINE),
+    *(JobState.NODE_FAIL, JobState.BOOT_FAIL, JobState.PREEMPTED, JobState.CANCELLED),
+    JobState.COMPLETED,
+)
 """What one of its runs is says more of a sweep than what the others are, in this order."""
 
 
@@ -38,19 +44,19 @@ class SweepStatus:
 def of(members: Sequence[Status]) -> SweepStatus:
     """All runs of one sweep as one."""
     states = Counter(one.state for one in members)
-    telling = [state for state in _TELLING if state in states] or [min(states)]
     losses = [(one.progress.loss, one.record.run_id) for one in members if one.progress.loss is not None]
     loss, best = min(losses, default=(None, ""))
     etas = [one.eta_seconds for one in members if one.eta_seconds is not None]
     return SweepStatus(
         sweep=members[0].record.sweep,
         runs=len(members),
-        state=telling[0],
+        state=min(states, key=_TELLING.index),
         states=dict(sorted(states.items())),
         varies=tuple(item.partition("=")[0] for item in members[0].record.swept),
         loss=loss,
         best=best,
-        eta_seconds=max(etas, default=None),
+        # While some wait, nobody knows.
+        eta_seconds=None if any(one.state.waiting for one in members) else max(etas, default=None),
         members=tuple(one.record.run_id for one in members),
     )
 

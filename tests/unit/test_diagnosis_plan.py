@@ -78,7 +78,12 @@ def _rows(remedy: str) -> int:
 
 def test_where_no_batch_helps_other_hardware_is_named(cli: Cli, run_dir: Path) -> None:
     """One row at once with checkpointing did not fit: the weights have to be shared out."""
-    fail(run_dir, tried="9.00", command=("/bin/clusterctl", "submit", "sft", "--gpus", "4", "--name", "a b"), batch=1)
+    fail(
+        run_dir,
+        tried="9.00",
+        command=("/bin/clusterctl", "submit", "sft", "--gpus", "4", "--notify", "***", "--name", "a b"),
+        batch=1,
+    )
     remedy = diagnosed(cli)["remedy"]
     assert re.match(r"`clusterctl submit sft --profile a800-\d-zero3(-offload)? --name 'a b' --set ", remedy), remedy
     assert "--gpus" not in remedy

@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 import yaml
 
+from clusterctl.errors import UsageProblem
 from clusterctl.plan.ladder import ladder
+from clusterctl.runs import aftercare, find
 from tests.unit.test_guard import checkpoint, lines, say
+from tests.unit.test_sweep import write
 from trainers import fixes
-from trainers.config import RunConfig, parse
+from trainers.config import RunConfig, load, parse
 from trainers.guard import begin, end
 from trainers.runtime.files import read_lines
 
@@ -58,6 +61,25 @@ def test_every_rung_keeps_the_rows_of_a_step_and_cuts_rows_only_where_it_may() -
     shorter = ladder(before, shorter=True, host_has_room=lambda _: False)
     assert shorter[-1].config.data.max_length == before.data.max_length // 2
     assert {rung.config.parallel.offload for rung in shorter} == {"none"}  # no room on the host
+
+
+def test_batches_only_shrink() -> None:
+    split = config(optim={"per_device_train_batch_size": 6, "gradient_accumulation_steps": 1})
+    rungs = ladder(split, shorter=False, host_has_room=lambda _: False)
+    assert [rung.config.optim.per_device_train_batch_size for rung in rungs] == [3, 2, 1, 1]
+
+
+def test_a_smaller_batch_by_hand_keeps_the_rows_of_a_step(tmp_path: Path) -> None:
+    run_dir = write(tmp_path, "sft-20261123-a3f9", 1.0)
+    values = config().model_dump(mode="json")
+    del values["optim"]["train_batch_size"]  # as an older version wrote it
+    (run_dir / "run.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    run = find.one(tmp_path, "last")
+    with pytest.raises(UsageProblem):
+        aftercare.change(run, ["parallel=1", "optim.per_device_train_batch_size=4"])
+    aftercare.change(run, ["optim.per_device_train_batch_size=4"])
+    changed = load(run_dir / "run.yaml")
+    assert (changed.optim.per_device_train_batch_size, rows(changed)) == (4, rows(config()))
 
 
 def test_what_a_stage_cannot_do_is_no_rung() -> None:

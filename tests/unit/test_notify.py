@@ -34,6 +34,7 @@ def tell(run_dir: Path, to: str, **facts: object) -> str:
 def test_a_command_gets_json_without_a_shell_and_without_keys(
     run_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setenv("A_TOKEN", "hf_secret")
     monkeypatch.setenv("HF_TOKEN", "hf_secret_value")
     monkeypatch.setenv("MY_API_KEY", 'quoted "secret"')
     monkeypatch.chdir(tmp_path)
@@ -58,8 +59,8 @@ def test_a_command_gets_json_without_a_shell_and_without_keys(
 
 def test_a_webhook_gets_it_too(run_dir: Path) -> None:
     with webhook() as hook:
-        assert tell(run_dir, hook.url, why="ä\n") == ""
-        assert [(one["event"], one["why"], one["loss"]) for one in hook.messages] == [("failed", "ä\n", 1.5)]
+        assert tell(run_dir, hook.url, why="ä\n\udcff") == ""  # a name that is no UTF-8
+        assert [(one["event"], one["why"], one["loss"]) for one in hook.messages] == [("failed", "ä\n?", 1.5)]
         assert hook.messages[0]["text"].startswith("sft-1'; touch pwned failed: ä")
 
 

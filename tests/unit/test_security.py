@@ -68,14 +68,14 @@ def test_a_pipe_in_the_place_of_a_file_keeps_nobody_waiting(tmp_path: Path) -> N
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-@pytest.mark.parametrize("name", [".", "job.sh", "run.yaml"])
-def test_a_run_that_somebody_else_has_put_there_is_not_run_as_us(
-    cli: Cli, recipe: Path, folder: Path, name: str
-) -> None:
+def test_a_run_that_somebody_else_has_put_there_is_not_run_as_us(cli: Cli, recipe: Path, folder: Path) -> None:
     run_dir = submitted(cli, recipe, folder)
-    os.chown(run_dir / name, 65534, -1)
-    answer = cli("resume", run_dir.name)
-    assert answer.code == 5 and "would run it as you" in answer.err, answer
+    (run_dir / "notify.json").touch()
+    for name in (".", "job.sh", "run.yaml", "notify.json"):
+        os.chown(run_dir / name, 65534, -1)
+        answer = cli("resume", run_dir.name)
+        assert answer.code == 5 and "would run it as you" in answer.err, (name, answer)
+        os.chown(run_dir / name, os.geteuid(), -1)
     assert len(json.loads((run_dir / "record.json").read_text(encoding="utf-8"))["jobs"]) == 1
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from clusterctl import output
 from clusterctl.adapters import places, slurm_text
-from clusterctl.errors import NotFound, UsageProblem
-from clusterctl.model import JobRef
-from clusterctl.runs import compare, find, sweep, sweep_status
+from clusterctl.errors import NotFound, Unavailable, UsageProblem
+from clusterctl.model import JobRef, JobState
+from clusterctl.runs import compare, find, status, sweep, sweep_status
 
 RECORD = {
     "name": "sft", "stage": "sft", "kind": "train", "recipe": "sft", "profile": "cpu", "scheduler": "local",
@@ -50,6 +51,14 @@ def test_lists_and_quoted_commas_are_values() -> None:
     ):
         with pytest.raises(UsageProblem):
             sweep.axes(wrong)
+
+
+def test_old_names_are_todays_with_their_values_or_refused() -> None:
+    assert sweep.axes(["batch_size=1,2"]) == {"optim.per_device_train_batch_size": ["1", "2"]}
+    assert sweep.axes(["validation_split_percentage=5,10"]) == {"data.validation_split": ["0.05", "0.1"]}
+    for none_or_several in ("load_in_8bit=false,true", "use_local_swanlab=true,false", "output_dir=a,b"):
+        with pytest.raises(UsageProblem, match="old name"):
+            sweep.axes([none_or_several])
 
 
 def test_tasks_as_sbatch_reads_them() -> None:
@@ -92,6 +101,48 @@ def test_a_sweep_counts_as_one_of_the_newest(root: Path) -> None:
     older, newest = sweep_status.newest(runs, 1)
     assert (len(older), len(newest)) == (1, 12)
     assert sweep_status.newest(runs, 2)[0] == []
+
+
+def test_a_sweep_is_well_only_where_all_of_it_is(root: Path) -> None:
+    now = status.look(find.several(root, ["sft-20261123-a3f9"]))[0]
+
+    def state(*states: JobState) -> JobState:
+        return sweep_status.of([dataclasses.replace(now, state=one) for one in states]).state
+
+    for other in set(JobState) - {JobState.COMPLETED}:
+        assert state(JobState.COMPLETED, other) is other
+    assert state(JobState.FAILED, JobState.REQUEUED) is JobState.REQUEUED
+    trains = dataclasses.replace(now, state=JobState.RUNNING, eta_seconds=60.0)
+    waits = dataclasses.replace(now, state=JobState.PENDING)
+    assert (sweep_status.of([trains, trains]).eta_seconds, sweep_status.of([trains, waits]).eta_seconds) == (60, None)
+
+
+def test_no_run_directory_is_removed_under_an_array_that_is_queued(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing can be written once it is: the record of one of the runs is a folder by then."""
+    record = root / "sft-20261123-a3f9-1" / "record.json"
+    says = {"scontrol": "echo 'Slurmctld(primary) at n1 is UP'", "sbatch": f"rm {record}; mkdir {record}; echo 8"}
+    (root / "bin").mkdir()
+    for program, line in says.items():
+        (root / "bin" / program).write_text(f"#!/bin/sh\n{line}\n", encoding="utf-8")
+        (root / "bin" / program).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{root}/bin:{os.environ['PATH']}")
+    runs = [
+        dataclasses.replace(run, record=dataclasses.replace(run.record, scheduler="slurm"))
+        for run in find.several(root, ["sft-20261123-a3f9-0", "sft-20261123-a3f9-1"])
+    ]
+    with pytest.raises(Unavailable, match="job array 8 is queued") as caught:
+        sweep.hand_over(runs)
+    assert caught.value.maybe_queued
+
+
+def test_names_of_metrics_reach_no_terminal_raw(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = {"step": 1, "attempt": 1, "loss": 1.0, "eval_\x1b[31mx": 3}
+    (root / "sft-20261122-77b1/metrics.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
+    with pytest.raises(UsageProblem) as caught:
+        compare.compare(find.several(root, ["sft-20261122-77b1", "sft-20261123-a3f9-0"]), "\x1b[31mx")
+    output.show_error(caught.value, command="compare", as_json=False)
+    said = capsys.readouterr().err
+    assert "did you mean eval_?[31mx" in said and "\x1b" not in said
 
 
 def test_so_many_places_and_no_more(tmp_path: Path) -> None:
