@@ -320,4 +320,4 @@ def test_killed_inside_slurm_is_a_failure_with_its_signal(project: Project, clus
     ]
     os.kill(pid, signal.SIGKILL)
     until(lambda: project.state(run.run_id)["state"] == "FAILED", "the failure")
-    assert "137" in project.state(run.run_id)["why"]
+    assert "killed from outside" in project.state(run.run_id)["why"]
