@@ -36,10 +36,10 @@ def number_of(faults: int) -> int:
     return faults * ROUNDS or min(faults, SHORT)
 
 
-def long_run(faults: int) -> list[str]:
-    """Options of a training long enough for so many faults. Not a multiple of the steps between checkpoints."""
+def long_run(faults: int, spare: int = 0) -> list[str]:
+    """Options of a training long enough for so many faults; ``spare`` steps are for those during which it goes on. Not a multiple of the steps between checkpoints."""
     sets = {
-        "optim.max_steps": 53 + STEPS_A_FAULT * number_of(faults),
+        "optim.max_steps": 53 + STEPS_A_FAULT * number_of(faults) + spare * (ROUNDS or 1),
         "output.save_steps": SAVE_EVERY,
         "output.save_total_limit": 3,
         "profile.signal_lead": 60,

@@ -142,7 +142,7 @@ def test_the_weights_survive_everything_and_the_history_names_it(
 
 
 def _chaos(calm: Project, project: Project, cluster: Box, capsys: pytest.CaptureFixture[str]) -> None:
-    length = long_run(12)
+    length = long_run(12, spare=1200)
     undisturbed = calm.submit(*length)
     monkey = ClusterMonkey(project.submit(*length, *OPTIONS))
     monkey.box = cluster
@@ -162,8 +162,8 @@ def _chaos(calm: Project, project: Project, cluster: Box, capsys: pytest.Capture
             "disk full for a while": monkey.fill_disk,
         }
     )
-    monkey.run.wait_for("COMPLETED", timeout=PATIENCE * (ROUNDS or 1))
-    undisturbed.wait_for("COMPLETED", timeout=PATIENCE * (ROUNDS or 1))
+    monkey.run.wait_for("COMPLETED", timeout=4 * PATIENCE * (ROUNDS or 1))
+    undisturbed.wait_for("COMPLETED", timeout=4 * PATIENCE * (ROUNDS or 1))
     with capsys.disabled():
         print(table("chaos on Slurm", monkey.done))
     assert len(monkey.done) == number_of(12)

@@ -74,8 +74,16 @@ def make_old(run_dir: Path) -> None:
 
 def queue_is_quiet(box: Box) -> bool:
     """No sbatch of a killed submission is on its way any more."""
-    commands = [p.read_bytes() for p in Path("/proc").glob("[0-9]*/environ") if _is_sbatch(p.parent)]
+    commands = [_bytes(p) for p in Path("/proc").glob("[0-9]*/environ") if _is_sbatch(p.parent)]
     return not any(str(box.conf).encode() in one for one in commands)
+
+
+def _bytes(path: Path) -> bytes:
+    """What a process file holds; nothing when the process has gone meanwhile."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 def _is_sbatch(process: Path) -> bool:
