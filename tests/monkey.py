@@ -37,7 +37,10 @@ def number_of(faults: int) -> int:
 
 
 def long_run(faults: int, spare: int = 0) -> list[str]:
-    """Options of a training long enough for so many faults; ``spare`` steps are for those during which it goes on. Not a multiple of the steps between checkpoints."""
+    """Options of a training long enough for so many faults, not a multiple of the steps between checkpoints.
+
+    ``spare`` steps are for the faults during which it goes on.
+    """
     sets = {
         "optim.max_steps": 53 + STEPS_A_FAULT * number_of(faults) + spare * (ROUNDS or 1),
         "output.save_steps": SAVE_EVERY,
