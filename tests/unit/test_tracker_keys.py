@@ -52,8 +52,7 @@ def found(recipe: Path, home: dict[str, str], monkeypatch: pytest.MonkeyPatch) -
     for name in ("NETRC", "SWANLAB_ROOT", "SWANLAB_SAVE_DIR", "WANDB_BASE_URL", "SWANLAB_API_KEY", "WANDB_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     drafted = {
-        words: compose.compose(read_recipe("mine.yaml"), "cpu", Site(), words[1::2])
-        for words in (CLOUD, ONLINE)
+        words: compose.compose(read_recipe("mine.yaml"), "cpu", Site(), words[1::2]) for words in (CLOUD, ONLINE)
     }
 
     def look(words: tuple[str, ...], site: Site | None = None, **env: str) -> bool:
