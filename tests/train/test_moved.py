@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import tarfile
 from pathlib import Path
@@ -120,7 +121,7 @@ def test_a_renamed_home_is_explained_before_anything_is_submitted(project: Proje
     assert f"model.adapter_name_or_path: {old}/{adapter} (now {new}/{adapter})" in answer.err
     assert len(home.state(run.run_id)["record"]["jobs"]) == 1
     link = answer.err.partition("ln -s ")[2].partition("\n")[0]
-    subprocess.run(f"ln -s {link}", shell=True, check=True)
+    subprocess.run(["ln", "-s", *shlex.split(link)], check=True)
     answer = home.cli("resume", run.run_id)
     assert answer.code == 0, answer.err
     Run(home, run.run_id, "", new / "logs" / run.run_id).wait_for_step(25)
