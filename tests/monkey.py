@@ -66,9 +66,14 @@ class Monkey:
                 try:
                     self.done.append((name, faults[name]()))
                 except AssertionError as e:
-                    raise AssertionError(f"{name}, after {self.done}: {e}\n{self.attempts[-4:]}") from e
+                    raise AssertionError(f"{name}, after {self.done}: {e}\n{self.evidence()}") from e
 
     # --- the run ------------------------------------------------------------------------------
+
+    def evidence(self) -> str:
+        """What is known of the run when a fault did not go as it should."""
+        errors = (self.run.run_dir / "logs/job.err").read_text(errors="replace").splitlines()
+        return "\n".join([*map(str, self.attempts[-4:]), str(self.project.state(self.run.run_id)), *errors[-20:]])
 
     @property
     def project(self) -> Project:

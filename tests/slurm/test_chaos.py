@@ -38,6 +38,11 @@ class ClusterMonkey(Monkey):
 
     box: Box
 
+    def evidence(self) -> str:
+        job = self.box.command("scontrol", "show", "job", self.job_id)
+        nodes = self.box.command("sinfo", "-N", "-o", "%N %P %T %E")
+        return "\n".join([super().evidence(), job.stdout, nodes.stdout])
+
     @property
     def job_id(self) -> str:
         return str(self.begun["job_id"])
