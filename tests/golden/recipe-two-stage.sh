@@ -160,7 +160,7 @@ requeue() { # slurmctld may be away for a moment, and what it does not hear is l
     for pause in 2 5 10 20 40 60; do
         said=$(scontrol requeue "$CLUSTERCTL_JOB_ID" 2>&1) && return
         printf '%s\n' "$said" >&2
-        [[ $said =~ contact|timed\ out|nexpected\ message|onnection|ommunication|ero\ Bytes ]] || return 1
+        [[ $said =~ isabled|enied|nvalid\ job|lready ]] && return 1 # a refusal; all else may pass
         sleep "$pause"
     done
     return 1
@@ -457,7 +457,7 @@ requeue() { # slurmctld may be away for a moment, and what it does not hear is l
     for pause in 2 5 10 20 40 60; do
         said=$(scontrol requeue "$CLUSTERCTL_JOB_ID" 2>&1) && return
         printf '%s\n' "$said" >&2
-        [[ $said =~ contact|timed\ out|nexpected\ message|onnection|ommunication|ero\ Bytes ]] || return 1
+        [[ $said =~ isabled|enied|nvalid\ job|lready ]] && return 1 # a refusal; all else may pass
         sleep "$pause"
     done
     return 1
