@@ -24,6 +24,7 @@ from clusterctl.models.shape import Shape
 from clusterctl.paths import is_dir, is_file, user_path
 from clusterctl.pipeline import Start
 from clusterctl.plan import make
+from clusterctl.plan.formats import longest
 from clusterctl.plan.inventory import Inventory
 from clusterctl.profiles import Asked, candidates
 from clusterctl.recipe import Recipe, read_recipe, sets_for
@@ -222,7 +223,22 @@ def _draft_one(
         check_run_dir(settings.output_root / run_id)
     plan = make.make(composed, site, scheduler, python=sys.executable)
     mark = fingerprint(composed, start.base if start else None)
-    return Draft(run_id, composed, plan, mark, (*composed.notes, *alone, *unseen, *_own_template()), choice)
+    notes = (*composed.notes, *alone, *unseen, *_beyond_positions(composed, longest_row), *_own_template())
+    return Draft(run_id, composed, plan, mark, notes, choice)
+
+
+def _beyond_positions(composed: Composed, longest_row: Callable[[RunConfig], int | None]) -> tuple[str, ...]:
+    """Rows that are longer than any the model was trained on are allowed, and rarely meant."""
+    shape, config = composed.shape, composed.config
+    if shape is None or not shape.exact or config.model.rope_scaling:
+        return ()
+    most, length = shape.max_position_embeddings, longest(config)
+    if length <= most or (longest_row(config) or length) <= most:
+        return ()
+    return (
+        f"{config.name}: rows of up to {length} tokens, and {shape.name} was made for {most} "
+        "(max_position_embeddings): shorten data.max_length or set model.rope_scaling",
+    )
 
 
 def _own_template() -> tuple[str, ...]:

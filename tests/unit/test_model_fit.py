@@ -29,6 +29,7 @@ def test_the_shape_of_the_model_is_asked_before_the_queue(tmp_path: Path) -> Non
     check(tmp_path, causal)
     # What the file does not say is left to the trainer.
     check(tmp_path, {"model_type": "x"}, rope_free_layers=[9])
+    check(tmp_path, {"model_type": "gpt2", "n_positions": 1024})
     for base, stage, model, words in (
         (causal, "mlm", {}, "stage mlm needs an encoder, and .* is a causal language model"),
         ({"architectures": ["BertForMaskedLM"]}, "sft", {}, "needs a causal language model, and .* is an encoder"),
@@ -39,6 +40,9 @@ def test_the_shape_of_the_model_is_asked_before_the_queue(tmp_path: Path) -> Non
         (causal | {"rope_free_layers": [1]}, "sft", {"rope_free_layers": [2]}, r"was trained with \[1\]"),
         (causal | {"no_rope_layers": [1, 0, 1, 1]}, "sft", {"rope_free_layers": [1]}, "by itself"),
         (causal, "stage2", {"adapter": "none"}, "needs model.rope_free_layers"),
+        # data.max_length is 1024 where nobody says it.
+        ({"model_type": "roberta", "max_position_embeddings": 514}, "mlm", {}, "1024: .* has positions for 512 tokens"),
+        ({"model_type": "gpt2", "n_positions": 1000}, "sft", {}, "has positions for 1000 tokens"),
     ):
         with pytest.raises(UsageProblem, match=words):
             check(tmp_path, base, stage, **model)

@@ -67,6 +67,16 @@ def test_a_small_model_fits_one_card_and_every_term_is_told(cli: Cli, write: Cal
     assert plan["batch"]["steps"] == 250 and plan["seconds"] == sum(s["seconds"] for s in plan["duration"]["spans"])
 
 
+def test_rows_longer_than_the_model_was_made_for_are_told(cli: Cli, write: Callable[..., str], folder: Path) -> None:
+    name = write("HuggingFaceTB/SmolLM2-135M-Instruct", length=9000)
+    word = "rows of up to 9000 tokens, and HuggingFaceTB/SmolLM2-135M-Instruct was made for 8192"
+    assert word not in (short := cli("plan", name, "--profile", "cpu")).err and short.code in (0, 4)
+    (folder / "data.csv").write_text(f"prompt,response\nWho?,{'word ' * 12000}\n", encoding="utf-8")
+    assert word in " ".join(cli("plan", name, "--profile", "cpu").err.split())
+    stretched = ("--set", "model.rope_scaling={rope_type: linear, factor: 2.0}")
+    assert word not in " ".join(cli("plan", name, "--profile", "cpu", *stretched).err.split())
+
+
 def test_what_does_not_fit_says_the_number_and_the_command_that_helps(cli: Cli, write: Callable[..., str]) -> None:
     name = write("Qwen/Qwen2.5-7B", "none")
     answer = cli("plan", name, "--profile", "a800-1", "--name", "it's", "--json")

@@ -26,6 +26,9 @@ _SHAPES = {
 _SIZES = ("model_type", "hidden_size", "num_hidden_layers")
 """Entries of a config in which models differ whose adapters do not fit each other."""
 
+_TABLES = {"bert": 0, "distilbert": 0, "electra": 0, "gpt2": 0, "opt": 0, "roberta": 2, "xlm-roberta": 2}
+"""Models that look positions up in a table, beyond whose end they fail, and the entries of it that are no positions."""
+
 _NAMES = {"causal": "a causal language model", "masked": "an encoder", "classifier": "a classifier"}
 
 
@@ -63,6 +66,7 @@ def check_fit(config: RunConfig, base: Mapping[str, Any]) -> None:
             f"stage {config.stage} needs {need}, and {config.model.model_name_or_path} is {have} ({named})",
             hint="take another model, or stage mlm for an encoder" if found == "masked" else "take another model",
         )
+    _check_length(config, base)
     if config.model.adapter_name_or_path and is_adapter(config.model.adapter_name_or_path):
         _check_adapter(config, adapter_folder(config.model.adapter_name_or_path), base)
     layers = rope_free_layers(config.model, base)
@@ -72,6 +76,22 @@ def check_fit(config: RunConfig, base: Mapping[str, Any]) -> None:
         raise InputProblem(
             f"{config.stage} needs model.rope_free_layers: neither the run nor the model's config names any",
             hint="name the layers that lose their positions, counted from 0",
+        )
+
+
+def _check_length(config: RunConfig, base: Mapping[str, Any]) -> None:
+    """Raise InputProblem where rows may be longer than the model's table of positions."""
+    table = base.get("max_position_embeddings", base.get("n_positions"))
+    kind = base.get("model_type")
+    if kind not in _TABLES or not isinstance(table, int):
+        return
+    most = table - _TABLES[kind]
+    answer = getattr(config.method, "max_completion_length", 0)
+    if config.data.max_length + answer > most:
+        raise InputProblem(
+            f"data.max_length {config.data.max_length}{f' and answers of {answer}' if answer else ''}: "
+            f"{config.model.model_name_or_path} has positions for {most} tokens",
+            hint=f"set data.max_length to {most - answer}" if most > answer else "take another model",
         )
 
 
