@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -23,7 +24,7 @@ from clusterctl.commands.options import (
     ids,
 )
 from clusterctl.errors import UsageProblem
-from clusterctl.result import Result
+from clusterctl.result import Event, Stream
 
 EXAMPLES = """
 Examples:
@@ -50,7 +51,7 @@ def run(
         typer.Option("--srun", help="Inside an interactive Slurm allocation: start it on the nodes there."),
     ] = False,
     json: Json = False,
-) -> Result:
+) -> Stream:
     """Run a recipe here and now, on this terminal. Ctrl-C ends it."""
     from clusterctl.model import JobState
     from clusterctl.runs import draft, foreground, predict
@@ -78,8 +79,13 @@ def run(
             "no profile is named, and what would be chosen of the whole cluster need not be in this allocation",
             hint="name one for what it has, as --profile gpu-1",
         )
-    ended = foreground.run(drafts, request, site, srun=srun)
-    text = "".join(f"--- {status_table.sentence(one)}\n" for one in ended)
-    ok = all(one.state is JobState.COMPLETED for one in ended)
     notes = [*(note for d in drafts for note in d.notes), *predict.memory_notes(drafts, site.output_root)]
-    return Result("run", ended, lambda: text, exit_code=0 if ok else 1, notes=notes)
+
+    def events() -> Iterator[Event]:
+        ended = foreground.run(drafts, request, site, srun=srun)
+        text = "".join(f"--- {status_table.sentence(one)}\n" for one in ended)
+        ok = all(one.state is JobState.COMPLETED for one in ended)
+        yield Event(ended, lambda: text, exit_code=0 if ok else 1)
+
+    # A stream, since its notes are told before the training begins.
+    return Stream("run", events(), notes=notes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,6 @@ def _facts(plan: Planned) -> list[tuple[str, str]]:
     gpus = f", {r.gpus_per_node} {r.gpu_type or 'GPU'} each" if r.gpus_per_node else ""
     offload = "" if plan.offload == "none" else f", offload {plan.offload}"
     known = f", {_count(plan.parameters)} parameters ({plan.known_from})" if plan.parameters else ""
-    lead = durations.words(r.signal_lead)
     found = [
         ("run", f"{plan.name}: stage {plan.stage}, engine {plan.engine}"),
         ("model", plan.model + known),
@@ -74,7 +74,7 @@ def _facts(plan: Planned) -> list[tuple[str, str]]:
         ("duration", _duration(plan.duration, plan)),
         ("start", _start(plan)),
         ("end", _end(plan)),
-        ("time limit", f"{durations.words(r.time_limit)}; {lead} before it the run saves"),
+        ("time limit", _time_limit(plan)),
     ]
     if plan.fix:
         found.append(("to make it fit", f"{plan.fix.words}; then it {plan.fix.verdict.why}"))
@@ -134,6 +134,19 @@ def _end(plan: Planned) -> str:
     if plan.finish is None:
         return f"not known; {limit}" if plan.in_time is None else limit
     return f"in {durations.words(plan.finish)}, {limit}"
+
+
+def _time_limit(plan: Planned) -> str:
+    limit, lead = plan.resources.time_limit, plan.resources.signal_lead
+    text = f"{durations.words(limit)}; {durations.words(lead)} before it the run saves"
+    waits = plan.scheduler == "slurm" and plan.seconds is not None and (plan.wait is None or plan.wait >= NOW)
+    if not waits or plan.seconds is None:
+        return text
+    # Backfill starts a job in a gap that is long enough for its limit. Twice the estimate, in whole hours.
+    enough = ceil((2 * plan.seconds + lead) / 3600) * 3600
+    if enough > limit / 2:
+        return text
+    return f"{text}; a shorter one may start earlier: --set profile.time={durations.slurm_time(enough)}"
 
 
 def _line(plans: Sequence[Planned]) -> str:

@@ -15,7 +15,7 @@ from clusterctl.runs.sweep_status import SweepStatus
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
-_HEADINGS = ("RUN", "STAGE", "WHERE", "STATE", "STEP", "LOSS", "TOK/S", "ETA", "LIMIT", "WHY")
+_HEADINGS = ("RUN", "RECIPE", "WHERE", "STATE", "STEP", "LOSS", "TOK/S", "ETA", "LIMIT", "WHY")
 
 _COLOURS = {
     JobState.RUNNING: "green",
@@ -55,7 +55,7 @@ class _Table:
         from rich.text import Text
 
         wide = options.max_width >= WIDE
-        left_out = () if wide else ("STAGE", "TOK/S", "LIMIT", "WHY")
+        left_out = () if wide else ("RECIPE", "TOK/S", "LIMIT", "WHY")
         table = Table(box=None, pad_edge=False, header_style="bold")
         for heading in _HEADINGS:
             if heading not in left_out:
@@ -104,11 +104,10 @@ def _cells(one: Status) -> list[RenderableType]:
     from rich.text import Text
 
     record, progress = one.record, one.progress
-    stage = record.stage if record.recipe == record.stage else f"{record.recipe}"
     where = one.where or record.resources.partition or record.scheduler
     return [
         Text(record.run_id),
-        Text(stage if record.kind == "train" else f"{stage} (test)"),
+        Text(record.recipe if record.kind == "train" else f"{record.recipe} (test)"),
         Text(where),
         Text(one.state, style=_COLOURS.get(one.state, "bold red")),
         Text(_step(one)),
@@ -126,7 +125,7 @@ def _of_sweep(one: SweepStatus) -> list[RenderableType]:
     cells = dict.fromkeys(_HEADINGS, "")
     cells |= {
         "RUN": one.sweep,
-        "STAGE": "sweep",
+        "RECIPE": "sweep",
         "WHERE": "sweep",
         "STEP": f"{one.states.get(JobState.COMPLETED, 0)}/{one.runs} runs",
         "LOSS": "" if one.loss is None else f"{one.loss:.4g}",

@@ -85,6 +85,7 @@ def test_the_small_one_takes_what_is_free_and_the_large_one_waits_for_what_fits(
     # A person reads the same.
     seen = user.cli("plan", "small.yaml").out
     assert f"Chosen: {small['profile']}, which ends " in seen and "Slurm's estimate" in seen
+    assert "start earlier" not in seen
 
 
 def test_a_drained_card_is_no_candidate_and_it_says_so(project: tuple[Box, Project]) -> None:
@@ -94,7 +95,9 @@ def test_a_drained_card_is_no_candidate_and_it_says_so(project: tuple[Box, Proje
     assert small["profile"].startswith("a800-") and small["wait"] > 4 * 3600
     assert small["choice"]["notes"][-1] == "4 of 4 A40 take no work: gpu-a40-1 is drained (fan [red]broken)"
     assert not any(name.startswith("a40") for name in reasons(small["choice"]))
-    assert "4 of 4 A40 take no work" in user.cli("plan", "small.yaml").out
+    seen = user.cli("plan", "small.yaml").out
+    assert "4 of 4 A40 take no work" in seen
+    assert "a shorter one may start earlier: --set profile.time=0-01:00:00" in " ".join(seen.split())
     box.command("scontrol", "update", "nodename=gpu-a40-1", "state=resume")
     argv = ("sinfo", "-h", "-n", "gpu-a40-1", "-p", "a40", "-o", "%T")
     until(lambda: box.command(*argv).stdout.strip() == "idle", "the A40 to come back")
