@@ -4,17 +4,18 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PATH:/usr/sbin:/sbin" # where Debian keeps the daemons, which are not on everybody's path
 
-suites=(tests/unit tests/failures tests/slurm tests/train)
+suites=(tests/slurm tests/train tests/failures tests/unit)
 missing=()
 for program in slurmctld slurmd munged slurmdbd mariadbd; do
     command -v "$program" >/dev/null || missing+=("$program")
 done
 if ((${#missing[@]})); then
-    suites=(tests/unit tests/failures tests/train)
+    suites=("${suites[@]:1}")
 fi
 
-# Two at a time, a file each: half of the tests wait for Slurm or for a training.
-.venv/bin/pytest -n 2 --dist loadfile "${suites[@]}" "$@"
+# Two at a time, a file each: half of the tests wait for Slurm or for a training. The files with the long tests first,
+# or one of them would be the last and alone.
+.venv/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder "${suites[@]}" "$@"
 code=$?
 
 if ((${#missing[@]})); then

@@ -1,6 +1,6 @@
 """Chaos on a real Slurm: whatever happens to a training, it ends with the same weights, and its history says why.
 
-The suite plays five faults. ``CHAOS_ROUNDS=1`` plays each one once, 5 five times, ``CHAOS_SEED`` in another order and
+The suite plays four faults. ``CHAOS_ROUNDS=1`` plays each one once, 5 five times, ``CHAOS_SEED`` in another order and
 at other steps.
 """
 
