@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from clusterctl.adapters import local_job, procfs
@@ -17,6 +18,9 @@ from clusterctl.adapters.local import Local
 from clusterctl.model import Job, JobRef, JobState, Resources, Submission
 
 ROOT = Path(__file__).resolve().parents[1]
+
+WAIT_FOR_GO = "until [[ -e go ]]; do sleep 0.05; done"
+"""Makes a job run until the test makes the file ``go``."""
 
 _SUBMIT = """
 import json, signal, sys
@@ -47,6 +51,20 @@ class LocalBox:
         (run_dir / "logs").mkdir()
         (run_dir / "job.sh").write_text(f"#!/usr/bin/env bash\n{script}\n", encoding="utf-8")
         return run_dir
+
+    def out(self, ref: JobRef) -> str:
+        """What the job printed."""
+        return (ref.run_dir / "logs/job.out").read_text(encoding="utf-8")
+
+    def kill_runner(self, ref: JobRef) -> None:
+        """SIGKILL to the runner of a job, which lives on."""
+        runner = self.local_json(ref).runner
+        os.kill(runner.pid, signal.SIGKILL)
+        wait_until(lambda: not procfs.alive(runner))
+
+    def forge(self, ref: JobRef, **changes: object) -> None:
+        """Write other facts into the record of a job."""
+        local_job.write(ref.run_dir, replace(self.local_json(ref), **changes))  # type: ignore[arg-type]
 
     def submit(self, script: str, *, after: tuple[str, ...] = (), **resources: int) -> JobRef:
         """Submit a job from this process."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.local_box import LocalBox
 from tests.project import CLUSTERCTL, Answer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,3 +106,13 @@ def fake_program(folder: Path, name: str, script: str) -> None:
 
 
 os.environ.pop("CLUSTERCTL_OUTPUT_ROOT", None)
+
+
+@pytest.fixture
+def box(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalBox]:
+    """A private machine for the local runner."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
+    monkeypatch.setenv("CLUSTERCTL_LEASE_DIR", str(folder / "leases"))
+    box = LocalBox(folder)
+    yield box
+    box.close()

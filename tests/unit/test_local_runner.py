@@ -1,50 +1,22 @@
-"""The local runner with real processes: jobs end, fail, wait, are stopped and killed, and their state is true."""
+"""The local runner with real processes: jobs end, fail, wait and are stopped, and their state is true."""
 
 from __future__ import annotations
 
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from clusterctl.adapters import local, local_job, procfs
-from clusterctl.errors import NoFit, NotFound, Rejected, Unavailable
+from clusterctl.errors import NoFit, NotFound, Rejected
 from clusterctl.model import JobRef, JobState, Resources, Submission
-from tests.local_box import ROOT, LocalBox, pids_in, wait_until
+from tests.local_box import ROOT, WAIT_FOR_GO, LocalBox, pids_in, wait_until
 from trainers.failures import policy
-
-WAIT_FOR_GO = "until [[ -e go ]]; do sleep 0.05; done"
-"""Makes a job run until the test makes the file ``go``."""
-
-
-@pytest.fixture
-def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalBox]:
-    root = tmp_path / "a'; echo foo"
-    root.mkdir()
-    monkeypatch.setenv("XDG_STATE_HOME", str(root / "state"))
-    monkeypatch.setenv("CLUSTERCTL_LEASE_DIR", str(root / "leases"))
-    box = LocalBox(root)
-    yield box
-    box.close()
-
-
-def out(ref: JobRef) -> str:
-    return (ref.run_dir / "logs/job.out").read_text(encoding="utf-8")
-
-
-def kill_runner(box: LocalBox, ref: JobRef) -> None:
-    runner = box.local_json(ref).runner
-    os.kill(runner.pid, signal.SIGKILL)
-    wait_until(lambda: not procfs.alive(runner))
-
 
 # --- ends ---------------------------------------------------------------------------------------
 
@@ -59,7 +31,7 @@ def test_a_job_that_ends_well(box: LocalBox, monkeypatch: pytest.MonkeyPatch) ->
     )
     job = box.until(ref)
     assert (job.state, job.exit_code, job.reason, job.restarts) == (JobState.COMPLETED, 0, "", 0)
-    assert out(ref) == f"{ref.run_dir}|{ref.job_id}|none|[]|PCI_BUS_ID|a b;c\n"
+    assert box.out(ref) == f"{ref.run_dir}|{ref.job_id}|none|[]|PCI_BUS_ID|a b;c\n"
     assert (ref.run_dir / "logs/job.err").read_text() == "oh\n"
     assert job.submitted_at is not None and job.started_at is not None and job.ended_at is not None
     assert job.submitted_at <= job.started_at <= job.ended_at
@@ -90,7 +62,7 @@ def test_a_real_time_signal_has_no_name(box: LocalBox) -> None:
 def test_exit_85_runs_it_again_and_appends_to_the_log(box: LocalBox) -> None:
     ref = box.submit("echo once; [[ $(wc -l < logs/job.out) -gt 10 ]] || exit 85")
     job = box.until(ref)
-    assert (job.state, job.restarts, out(ref)) == (JobState.COMPLETED, 10, "once\n" * 11)
+    assert (job.state, job.restarts, box.out(ref)) == (JobState.COMPLETED, 10, "once\n" * 11)
 
 
 def test_there_is_an_end_to_running_it_again(box: LocalBox) -> None:
@@ -194,7 +166,7 @@ def test_time_limit_usr1_to_the_shell_alone_then_the_run_goes_on(box: LocalBox) 
     finally:
         signal.signal(signal.SIGUSR1, before)
     job = box.until(ref)
-    assert (job.state, job.restarts, out(ref)) == (JobState.COMPLETED, 1, "child lives\n")
+    assert (job.state, job.restarts, box.out(ref)) == (JobState.COMPLETED, 1, "child lives\n")
 
 
 def test_time_limit_term_then_kill_of_the_whole_tree(box: LocalBox) -> None:
@@ -205,7 +177,7 @@ def test_time_limit_term_then_kill_of_the_whole_tree(box: LocalBox) -> None:
     survivors = pids_in(ref.run_dir / "pids", 1)
     job = box.until(ref)
     assert (job.state, job.signal, job.reason) == (JobState.TIMEOUT, 9, "it reached its time limit")
-    assert out(ref) == "usr1\nterm\n"
+    assert box.out(ref) == "usr1\nterm\n"
     assert not any(procfs.alive(process) for process in survivors)
 
 
@@ -250,7 +222,7 @@ def test_cancel_of_ended_jobs_changes_nothing(box: LocalBox) -> None:
 def test_cancel_when_the_runner_is_dead(box: LocalBox) -> None:
     ref = box.submit(STRAYS)
     deaf, daemon = pids_in(ref.run_dir / "pids", 2)
-    kill_runner(box, ref)
+    box.kill_runner(ref)
     box.local.cancel([ref])
     assert box.job(ref).state is JobState.CANCELLED
     assert not procfs.alive(deaf)
@@ -277,178 +249,10 @@ def test_cancel_when_the_runner_does_not_listen(box: LocalBox, monkeypatch: pyte
     with subprocess.Popen([sys.executable, "-c", deaf], env=env, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         child.stdout.readline()
-        forge(box, ref, phase="running", state=None, runner=procfs.identify(child.pid))
+        box.forge(ref, phase="running", state=None, runner=procfs.identify(child.pid))
         box.local.cancel([ref])
         assert child.wait() == -signal.SIGKILL
     assert box.job(ref).state is JobState.CANCELLED
-
-
-# --- terminal, kill -9, shut-down ---------------------------------------------------------------
-
-
-@pytest.mark.parametrize("how", ["hang up", "Ctrl-C"])
-def test_the_terminal_goes_and_the_job_stays(box: LocalBox, how: str) -> None:
-    run_dir, token = box.run_dir(f"{WAIT_FOR_GO}; tty; echo done"), uuid.uuid4().hex
-    command = box.submit_command(run_dir, token, then="stay")
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.chdir(ROOT)
-        os.execv(command[0], command)
-    ref = box.remember("L1", token, run_dir)
-    submitter = procfs.identify(pid)
-    assert submitter is not None
-    said = b""
-    while not said.endswith(b"\n"):
-        said += os.read(terminal, 100)
-    assert said == b"L1\r\n"
-    if how == "hang up":
-        os.close(terminal)
-    else:
-        os.write(terminal, b"\x03")
-    wait_until(lambda: not procfs.alive(submitter))
-    os.waitpid(pid, 0)
-    assert box.until(ref, JobState.RUNNING).reason == ""
-    (run_dir / "go").touch()
-    assert box.until(ref).state is JobState.COMPLETED
-    assert out(ref) == "not a tty\ndone\n"
-
-
-ATTEMPT = """
-note() {{ echo "{{ \\"schema\\": 1, \\"attempt\\": 1, $1 }}" >> attempts.jsonl; }}
-note '"event": "begin", "job_id": "{job_id}", "host": "h", "time": 1.0'
-until [[ -e go ]]; do sleep 0.05; done
-note '"event": "end", "time": 2.0, "exit_code": {code}, "outcome": "o", "decision": "{decision}", "why": "so it is"'
-"""
-"""A job that records its own beginning and end, as job.sh does through trainers.guard."""
-
-
-@pytest.mark.parametrize(
-    ("decision", "code", "state"),
-    [("done", 0, JobState.COMPLETED), ("stop", 3, JobState.FAILED), ("requeue", 85, JobState.FAILED)],
-)
-def test_kill_9_of_the_runner_and_the_job_goes_on(box: LocalBox, decision: str, code: int, state: JobState) -> None:
-    ref = box.submit(ATTEMPT.format(job_id="L1", code=code, decision=decision))
-    wait_until((ref.run_dir / "attempts.jsonl").exists)
-    kill_runner(box, ref)
-    job = box.job(ref)
-    assert (job.state, job.reason.partition(":")[0]) == (JobState.RUNNING, "its runner was killed")
-    (ref.run_dir / "go").touch()
-    job = box.until(ref)
-    assert (job.state, job.exit_code, job.ended_at) == (state, code, 2.0)
-
-
-def test_kill_9_of_runner_and_job(box: LocalBox) -> None:
-    ref = box.submit(WAIT_FOR_GO)
-    box.until(ref, JobState.RUNNING)
-    kill_runner(box, ref)
-    procfs.end_all(ref.token, grace=0)
-    job = box.job(ref)
-    assert (job.state, job.reason) == (JobState.FAILED, "killed: runner and job ended without a word")
-
-
-def test_kill_9_of_a_waiting_runner(box: LocalBox) -> None:
-    first = box.submit(WAIT_FOR_GO)
-    second = box.submit("touch ran", after=(first.job_id,))
-    kill_runner(box, second)
-    job = box.job(second)
-    assert (job.state, job.reason.partition(":")[0]) == (JobState.FAILED, "killed")
-
-
-def test_an_end_recorded_for_another_job_proves_nothing(box: LocalBox) -> None:
-    ref = box.submit(ATTEMPT.format(job_id="L99", code=0, decision="done"))
-    wait_until((ref.run_dir / "attempts.jsonl").exists)
-    kill_runner(box, ref)
-    (ref.run_dir / "go").touch()
-    assert box.until(ref).state is JobState.FAILED
-
-
-def test_term_to_the_runner_lets_the_job_save_and_does_not_start_it_again(box: LocalBox) -> None:
-    ref = box.submit(f"trap 'echo saved; exit 85' TERM; touch here; {WAIT_FOR_GO}")
-    wait_until((ref.run_dir / "here").exists)
-    os.kill(box.local_json(ref).runner.pid, signal.SIGTERM)
-    job = box.until(ref)
-    assert (job.state, job.exit_code, out(ref)) == (JobState.NODE_FAIL, 85, "saved\n")
-
-
-# --- whose process is it --------------------------------------------------------------------------
-
-
-def forge(box: LocalBox, ref: JobRef, **changes: object) -> None:
-    local_job.write(ref.run_dir, replace(box.local_json(ref), **changes))  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def running_record(box: LocalBox) -> JobRef:
-    """The record of a job that runs, by an ended one: this process poses as its runner."""
-    ref = box.submit("true")
-    box.until(ref)
-    wait_until(lambda: procfs.job_processes(ref.token) == [])
-    forge(box, ref, phase="running", state=None, exit_code=None, ended_at=None, runner=procfs.myself())
-    return ref
-
-
-def test_a_number_that_was_reused_is_another_process(box: LocalBox, running_record: JobRef) -> None:
-    assert box.job(running_record).state is JobState.RUNNING
-    forge(box, running_record, runner=replace(procfs.myself(), started=procfs.myself().started - 1))
-    assert box.job(running_record).state is JobState.FAILED
-
-
-def test_after_a_reboot(box: LocalBox, running_record: JobRef) -> None:
-    forge(box, running_record, place=replace(procfs.here(), boot_id="another", pid_namespace="another"))
-    job = box.job(running_record)
-    assert (job.state, job.reason) == (JobState.NODE_FAIL, "the machine was restarted meanwhile")
-    (running_record.run_dir / "attempts.jsonl").write_text(
-        '{"event": "begin", "attempt": 1, "job_id": "L1", "time": 1}\n'
-        '{"event": "end", "attempt": 1, "time": 2, "exit_code": 0, "decision": "done"}\n'
-    )
-    assert box.job(running_record).state is JobState.COMPLETED
-
-
-@pytest.mark.parametrize(
-    ("place", "words"),
-    [
-        (replace(procfs.here(), host="far"), "runs on host far"),
-        (replace(procfs.here(), host="far", boot_id="another"), "runs on host far"),
-        (replace(procfs.here(), pid_namespace="pid:[1]"), "runs in another container"),
-    ],
-)
-def test_out_of_sight_is_unknown(box: LocalBox, running_record: JobRef, place: procfs.Place, words: str) -> None:
-    forge(box, running_record, place=place)
-    job = box.job(running_record)
-    assert job.state is JobState.UNKNOWN
-    assert words in job.reason
-    with pytest.raises(Unavailable, match=words):
-        box.local.cancel([running_record])
-    forge(box, running_record, phase="ended", state=JobState.COMPLETED)
-    assert box.job(running_record).state is JobState.COMPLETED
-
-
-def test_zombies_are_dead() -> None:
-    child = subprocess.Popen(["true"])
-    process = procfs.identify(child.pid)
-    assert process is not None
-    wait_until(lambda: not procfs.alive(process))
-    assert procfs.identify(child.pid) == process
-    child.wait()
-    assert procfs.identify(child.pid) is None
-
-
-def test_a_torn_or_foreign_record_is_unknown(box: LocalBox) -> None:
-    ref = box.submit("true")
-    box.until(ref)
-    path = ref.run_dir / "local.json"
-    whole = path.read_bytes()
-    wrong = [b"[]", b"null", b'{"schema": 1}', b"\xff\xfe", whole.replace(b'"ended"', b'"dreaming"')]
-    wrong += [whole.replace(b'"schema": 1', b'"schema": 2'), whole.replace(b'"COMPLETED"', b'"DONE"')]
-    for content in [whole[:length] for length in range(0, len(whole.rstrip()), 7)] + wrong:
-        path.write_bytes(content)
-        job = box.job(ref)
-        assert (job.state, job.reason.partition(" (")[0]) == (JobState.UNKNOWN, "local.json is damaged")
-    box.local.cancel([ref])
-    with pytest.raises(Rejected, match="damaged"):
-        box.local.submit(Submission("run", ref.run_dir, "name", "other", Resources()))
-    path.unlink()
-    assert box.local.jobs([ref]) == {}
 
 
 # --- dependencies -------------------------------------------------------------------------------

@@ -103,12 +103,7 @@ def test_what_may_be_named_and_what_the_site_says() -> None:
             allowed(unknown)
 
 
-def test_the_local_runner_tells_what_a_job_no_longer_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = tmp_path / "a'; echo foo"
-    root.mkdir()
-    monkeypatch.setenv("XDG_STATE_HOME", str(root / "state"))
-    monkeypatch.setenv("CLUSTERCTL_LEASE_DIR", str(root / "leases"))
-    box = LocalBox(root)
+def test_the_local_runner_tells_what_a_job_no_longer_can(box: LocalBox) -> None:
     with webhook() as hook:
         said = json.dumps({"to": hook.url, "run_id": "told"})
         begun = f"printf '%s' {shlex.quote(said)} > notify.json; echo "
@@ -123,4 +118,3 @@ def test_the_local_runner_tells_what_a_job_no_longer_can(tmp_path: Path, monkeyp
         # The guard has told the other one's end.
         assert [(one["event"], one["job_id"]) for one in hook.messages] == [("failed", killed.job_id)]
         assert "signal 9" in hook.messages[0]["why"]
-    box.close()
