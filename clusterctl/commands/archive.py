@@ -25,7 +25,7 @@ def archive(
     to: Annotated[Path | None, typer.Argument(metavar="FILE", help="Default: RUN.tar.gz here.")] = None,
     json: Json = False,
 ) -> Result:
-    """Pack a run's records, logs, numbers, recipe and profile into one file. No weights, no data, no keys."""
+    """Pack a run into one file, but no weights, data or keys. Records, logs, numbers, recipe and profile."""
     from clusterctl.runs import archive as use
     from clusterctl.runs import find
 

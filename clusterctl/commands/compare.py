@@ -26,7 +26,7 @@ def compare(
     ] = None,
     json: Json = False,
 ) -> Result:
-    """Compare the runs of a sweep, or any others: what differs in their configurations, and what came out so far."""
+    """Compare the runs of a sweep, or any others. What differs in their configurations, and what came out so far."""
     from clusterctl.runs import compare as use
     from clusterctl.runs import find
 

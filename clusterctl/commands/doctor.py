@@ -42,7 +42,7 @@ def doctor(
     scheduler: SchedulerOption = None,
     json: Json = False,
 ) -> Result | Stream:
-    """Examine site, environment, disks, network, keys and limits; each finding comes with what to do.
+    """Examine site, environment, disks, network and limits. Each finding comes with what to do.
 
     Exit code 0: nothing failed (warnings may be there). 1: a check failed. 3: the job of --on gave no answer.
     """

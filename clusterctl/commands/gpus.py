@@ -63,7 +63,7 @@ def collect(*, inside_jobs: bool = False) -> GpusResult:
     """
     found, errors = look(inside_jobs=inside_jobs)
     if found.machine is None and found.nodes is None:
-        raise Unavailable("; ".join(error.message for error in errors), hint=errors[-1].hint)
+        raise Unavailable("; ".join(error.message for error in errors), hint="clusterctl doctor says what is missing here")
     return found
 
 
@@ -105,7 +105,7 @@ def gpus(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again and again until q or Ctrl-C.")] = False,
     json: Json = False,
 ) -> Result | Watch:
-    """Show this machine's GPUs with their use and health and, where Slurm answers, the cluster's and who waits."""
+    """Show the GPUs of this machine and of the cluster. Their use and health and, where Slurm answers, who waits."""
     if watch:
         # What is wrong at the first look is an error, later it is something to be seen.
         first = [collect(inside_jobs=jobs)]

@@ -24,7 +24,7 @@ def init(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Overwrite a site file without asking.")] = False,
     json: Json = False,
 ) -> Result:
-    """Look around (partitions, modules, Python, scratch, hub) and write clusterctl.yaml, every key explained."""
+    """Look around and write clusterctl.yaml. Partitions, modules, Python, scratch, hub; every key explained."""
     from clusterctl.runs import site_file as use
 
     made = use.draft()

@@ -64,9 +64,10 @@ def plan(
     samples: Annotated[int, typer.Option("--samples", min=1, help="How many rows --show-batch shows.")] = 3,
     json: Json = False,
 ) -> Result:
-    """Show whether it fits, where it ends first, batch, steps, duration, and who said each value. Submits nothing.
+    """Show whether a run fits, and where it ends first. Submits nothing.
 
-    Memory, durations and starts are estimates. The exit code is 4 where a run does not fit.
+    Batch, steps, duration, and who said each value. Memory, durations and starts are estimates. The
+    exit code is 4 where a run does not fit.
     """
     from clusterctl.plan.estimates import Fit
     from clusterctl.runs.request import Request

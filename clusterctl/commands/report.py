@@ -16,9 +16,10 @@ Examples:
 
 
 def report(run: Run = "last", json: Json = False) -> Result:
-    """Show what a run asked for and used: GPU, memory, waiting, speed against what was expected; whether it learns.
+    """Show what a run asked for, and what it used.
 
-    Works on a run in any state. Advice on other cards comes from the planner and is an estimate.
+    GPU, memory, waiting, speed against what was expected, and whether it learns. Works on a run in any
+    state. Advice on other cards comes from the planner and is an estimate.
     """
     from clusterctl.runs import advise, find
     from clusterctl.runs import report as use

@@ -31,7 +31,7 @@ def status(
     all_: Annotated[bool, typer.Option("--all", "-a", help="All runs, not only unfinished and newest ones.")] = False,
     json: Json = False,
 ) -> Result | Watch:
-    """Show runs: state with its reason, step, loss, tokens/s, time left, and whether the time limit is enough."""
+    """Show runs: state and why, step, loss, speed, time left. Also whether the time limit is enough."""
     site = settings.load()
     if watch:
         return Watch(lambda: _answer(site, runs or [], all_=all_, living_first=True), WATCH_EVERY)

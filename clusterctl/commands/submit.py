@@ -92,7 +92,7 @@ def submit(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the log until the run ends.")] = False,
     json: Json = False,
 ) -> Result | Stream:
-    """Submit a recipe: to Slurm where there is one, else to the runner of this machine."""
+    """Submit a recipe to Slurm or, where there is none, here."""
     from clusterctl.commands import following
     from clusterctl.runs import aftercare, draft, find, predict
     from clusterctl.runs import submit as use

@@ -28,7 +28,7 @@ def tail(
     err: Annotated[bool, typer.Option("--err", help="Only the error log.")] = False,
     json: Json = False,
 ) -> Stream:
-    """Print the end of a run's logs; with -f wait for the job, follow it and end with its state."""
+    """Print the end of a run's logs, or follow them. With -f wait for the job, follow it and end with its state."""
     from clusterctl.commands import following
     from clusterctl.runs import find
     from clusterctl.runs import tail as use

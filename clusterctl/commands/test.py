@@ -46,7 +46,7 @@ def test(
     force_start: ForceStart = False,
     json: Json = False,
 ) -> Stream:
-    """Train 50 steps as the full run would; exit code 0 only when they went well.
+    """Train 50 steps as the full run would. Exit code 0 only when they went well.
 
     Says peak memory, step time and tokens/s, and estimates the full run. Of a pipeline every member is tested.
     """
