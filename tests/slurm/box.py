@@ -194,7 +194,7 @@ class Box:
         daemon = self._daemons.pop(name)
         daemon.send_signal(signum)
         try:
-            daemon.wait(timeout=10)
+            daemon.wait(timeout=PATIENCE)  # slurmctld saves its state when nothing is under way any more
         except subprocess.TimeoutExpired:
             daemon.kill()
             daemon.wait()
