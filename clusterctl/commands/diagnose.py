@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 from clusterctl import settings
 from clusterctl.commands.options import Json
 from clusterctl.errors import NotFound
+from clusterctl.paths import is_file
 from clusterctl.result import Result
 
 EXAMPLES = """
@@ -27,14 +29,17 @@ def diagnose(
     ] = "last",
     json: Json = False,
 ) -> Result:
-    """Find the earliest root cause of a failure, quote the line that shows it, and say what to do next."""
+    """Find the earliest root cause of a failure. Quotes the line that shows it, and says what to do next."""
     from clusterctl.runs import diagnose as use
     from clusterctl.runs import find
     from clusterctl.views import diagnosed
 
     path, site = Path(what), settings.load()
     try:
-        found = use.file(path) if path.is_file() else use.run(find.one(site.output_root, what), site)
+        found = use.file(path) if is_file(path) else use.run(find.one(site.output_root, what), site)
     except NotFound as e:
+        if "/" in what or os.path.lexists(what):
+            words = f"{what} is no run, and no log that can be looked at"
+            raise NotFound(words, hint="name a run or a text file") from e
         raise NotFound(e.message, hint=e.hint or "name a run or a file") from e
     return Result("diagnose", found, lambda: diagnosed.view(found))

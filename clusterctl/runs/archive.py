@@ -3,6 +3,7 @@ no data, no secrets."""
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import os
@@ -32,10 +33,13 @@ LOG_END = 16 * 2**20
 """Bytes of the end of each file that are taken: a log may have gigabytes."""
 
 _KEYS = re.compile(
-    rb"\b(?:hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|ghp_[A-Za-z0-9]{30,}|glpat-[A-Za-z0-9_-]{20,})"
+    rb"\b(?:hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|ghp_[A-Za-z0-9]{30,}|glpat-[A-Za-z0-9_-]{20,}|AKIA[A-Z0-9]{16})"
     rb"|(?<=://)[^\s/:@]+:[^\s/@]+(?=@)"
+    rb"|(?P<before>\bBearer |\b(?:[A-Z0-9_]*(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD)|[a-z_]*(?:api_?key|password|secret))"
+    rb"[\"']?(?:=|: ?)[\"']?)(?:(?<=\")[^\"\\$\n][^\"\\\n]{7,}(?=\")|(?<=')[^'\\\n]{8,}(?=')|[^\s\"'\\$<{(,]{8,})"
 )
-"""How keys of well-known places look, for those that a user's own code has printed; and who logs in at an address."""
+"""How keys of well-known places look, for those that a user's own code has printed; who logs in at an address; and
+what stands behind the name of a key, as where a job prints its environment."""
 
 _HOW = """\
 # {run_id}
@@ -85,7 +89,8 @@ def archive(run: Run, path: Path | None, site: Site) -> Archived:
     except FileExistsError as e:
         raise UsageProblem(f"{target} exists", hint="name another file") from e
     except OSError as e:
-        target.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            target.unlink()
         raise Unavailable(f"cannot write {target}: {e.strerror or e}", hint="name another place") from e
     return Archived(target, tuple(names), hidden)
 
@@ -93,7 +98,7 @@ def archive(run: Run, path: Path | None, site: Site) -> Archived:
 def _contents(run: Run) -> Iterator[tuple[str, bytes]]:
     for name in FILES:
         path = run.run_dir / name
-        if path.is_file():
+        if path.is_file() and not path.is_symlink():  # who wrote the link may want another file of ours
             with path.open("rb") as file:
                 file.seek(max(0, path.stat().st_size - LOG_END))
                 yield name, file.read()
@@ -151,5 +156,5 @@ def _without(raw: bytes, secrets: list[bytes]) -> tuple[bytes, int]:
     for secret in secrets:
         count += raw.count(secret)
         raw = raw.replace(secret, b"***")
-    raw, more = _KEYS.subn(b"***", raw)
+    raw, more = _KEYS.subn(rb"\g<before>***", raw)
     return raw, count + more

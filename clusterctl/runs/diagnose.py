@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clusterctl.adapters import metrics, store
 from clusterctl.adapters.slurm_words import explain_reason
 from clusterctl.errors import NotFound, Unavailable
-from clusterctl.model import JobState, Level, Status
+from clusterctl.model import JobState
+from clusterctl.paths import is_file
 from clusterctl.runs import health, status
 from clusterctl.runs.find import Run
 from clusterctl.settings import Settings
+from clusterctl.status import Level, Status
 from trainers.failures import diagnosis, search
 from trainers.failures.diagnosis import Evidence, Finding
 from trainers.failures.search import Line
@@ -29,6 +32,9 @@ NEVER = {
     "JobHeldUser": "`scontrol release` lets it go on",
     "JobHeldAdmin": "ask an administrator: only they can release it",
     "PartitionConfig": "cancel it and ask for what the partition allows: `clusterctl doctor`",
+    "QOSNotAllowed": "cancel it and set another `qos` or partition in the site file",
+    "ReservationDeleted": "cancel it and submit it without the reservation",
+    "job requeued in held state": "`scontrol release` lets it go on; who held it may say why",
     "launch failed requeued held": "`scontrol release` tries again; look at the node first",
     "QOSMaxWallDurationPerJobLimit": "cancel it and ask for less time: --set profile.time=...",
     "AssocMaxWallDurationPerJobLimit": "cancel it and ask for less time: --set profile.time=...",
@@ -125,10 +131,18 @@ def file(path: Path) -> Diagnosis:
         NotFound: no such file.
         Unavailable: it cannot be searched.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise NotFound(f"there is no run and no file {path}", hint="clusterctl status --all lists the runs")
-    finding = diagnosis.diagnose(_lines([path]), Evidence(), search.went_on)
-    return _told(str(path), finding, state="", run_id="RUN")
+    lines = _lines([path])
+    if not path.stat().st_size:
+        return Diagnosis(str(path), "unknown", "it is empty: nothing is known")
+    finding = diagnosis.diagnose(lines, Evidence(), search.went_on)
+    told = _told(str(path), finding, state="", run_id="RUN")
+    if finding is None:
+        # A log alone does not say whether all went well.
+        more = f"if it failed all the same, read its end: `tail {shlex.quote(str(path))}`"
+        return replace(told, title="nothing wrong that is known here", sure="a guess", remedy=more)
+    return told
 
 
 def _lines(paths: list[Path]) -> list[Line]:
@@ -144,6 +158,7 @@ def _evidence(found: Run, now: Status) -> Evidence:
         state=str(now.state),
         exit_code=attempts[-1].exit_code if attempts else None,
         error=now.progress.error or "",
+        out_of_memory=bool(attempts) and attempts[-1].cause == "host_out_of_memory",
     )
 
 

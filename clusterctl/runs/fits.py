@@ -62,14 +62,15 @@ def remedy(run: Run, quote: str, settings: Settings) -> str:
     in_place = ""
     for words, changed, command in _ways(run, config):
         if known is None:
-            return f"`{command}`: {words}; whether that is enough is not known here"
+            return f"{command}: {words}; whether that is enough is not known here"
         needs = known.needs(changed)
         if needs <= TIGHT * known.has:
-            return f"`{command}`: {words}, needs {fit.gib(needs)} of {fit.gib(known.has)} GiB {known.of} (estimate)"
+            return f"{command}: {words}, needs {fit.gib(needs)} of {fit.gib(known.has)} GiB {known.of} (estimate)"
         if changed.parallel == config.parallel:
             short = f"may still need {fit.gib(needs)} of {fit.gib(known.has)} GiB {known.of} (estimate)"
-            in_place = f"`{command}`: {words}, the most that can be changed in place; it {short}"
-    return in_place
+            in_place = f"{command}: {words}, the most that can be changed in place; it {short}"
+    # Of a host's memory one can ask for more.
+    return in_place if run.record.resources.gpus_per_node or "CUDA" in quote else ""
 
 
 def _memory(run: Run, config: RunConfig, quote: str, settings: Settings) -> _Memory | None:
@@ -120,7 +121,7 @@ def _ways(run: Run, config: RunConfig) -> Iterator[tuple[str, RunConfig, str]]:
         if rung.resumes or saved is None:
             sets = [f"{key}={_plain(value)}" for key, value in _changed(config, rung.config)]
             words = [word for item in sets for word in ("--set", item)]
-            yield rung.words, rung.config, shlex.join(["clusterctl", "resume", run.record.run_id, *words])
+            yield rung.words, rung.config, f"`{shlex.join(['clusterctl', 'resume', run.record.run_id, *words])}`"
     asked = run.record.resources
     if not asked.gpus_per_node or config.parallel.num_nodes > 1:
         return
@@ -155,10 +156,10 @@ def _plain(value: object) -> str:
 
 
 def _submit(run: Run, profile: str, one: change.Change) -> str:
-    """The command line of the submission on other hardware. Of a pipeline it would begin all anew."""
+    """The command line of the submission on other hardware, in words where it would begin a pipeline or sweep anew."""
     record = run.record
     if len(record.command) < 3 or Path(record.command[2]).stem != Path(record.recipe).stem or record.sweep:
-        return f"profile {profile} for {record.recipe}"
+        return f"submit {record.recipe} with `--profile {profile}`"
     words, skip = ["clusterctl", *record.command[1:3], "--profile", profile], False
     for word in record.command[3:]:
         name = word.partition("=")[0]
@@ -168,4 +169,4 @@ def _submit(run: Run, profile: str, one: change.Change) -> str:
         words.append(word)
     sets: Sequence[str] = [f"{key}={_plain(value)}" for key, value in one.sets.items()]
     sets = [*sets, "model.gradient_checkpointing=true"]
-    return shlex.join([*words, *(word for item in sets for word in ("--set", item))])
+    return f"`{shlex.join([*words, *(word for item in sets for word in ('--set', item))])}`"

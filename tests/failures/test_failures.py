@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
+import os
+import random
 import re
+import resource
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from clusterctl.errors import ClusterctlError
 from clusterctl.runs import diagnose
 from trainers.failures import CAUSES
 
@@ -49,3 +56,43 @@ def test_the_corpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_every_cause_of_the_table_has_a_log() -> None:
     assert set(CAUSES) <= {cause for cause, _, _ in corpus()}
+
+
+OOM = "Traceback (most recent call last):\n  File 'a.py', line 9\ntorch.OutOfMemoryError: CUDA out of memory.\n"
+
+
+@pytest.mark.parametrize(
+    ("raw", "says"),
+    [
+        (OOM.encode("utf-16"), "UTF-16"),
+        (gzip.compress(OOM.encode() * 9), "no plain text"),
+        (random.Random(1).randbytes(9000), "no plain text"),
+    ],
+)
+def test_what_cannot_be_searched_is_not_called_healthy(tmp_path: Path, raw: bytes, says: str) -> None:
+    (tmp_path / "log").write_bytes(raw)
+    with pytest.raises(ClusterctlError, match=says):
+        diagnose.file(tmp_path / "log")
+
+
+def test_a_log_alone_is_never_surely_well(tmp_path: Path) -> None:
+    for text, cause in (("", "unknown"), ("step 1/2  loss 2.3\n", "healthy")):
+        (tmp_path / "log").write_text(text, encoding="utf-8")
+        answer = diagnose.file(tmp_path / "log")
+        assert (answer.cause, answer.title) != ("healthy", "nothing wrong") and answer.sure in ("", "a guess")
+        assert answer.cause == cause
+
+
+def test_a_bar_or_a_hole_of_many_bytes_is_no_single_line(tmp_path: Path) -> None:
+    """Of which grep would take twice the memory; the error stands within the window at the end."""
+    log = tmp_path / "log"
+    bars = b"".join(b"\r %d%%|####| %d/900 [00:10<01:30]" % (n % 100, n) for n in range(30_000))
+    with log.open("wb") as file:
+        file.truncate(200 * 2**20)
+        file.seek(0, os.SEEK_END)
+        file.write(bars * 9 + OOM.encode() + bars * 9)
+    limits = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_AS, (300 * 2**20, 300 * 2**20))}
+    code = "import sys, pathlib; from clusterctl.runs import diagnose; print(diagnose.file(pathlib.Path(sys.argv[1])))"
+    done = subprocess.run([sys.executable, "-c", code, log], capture_output=True, text=True, **limits)
+    assert "cause='cuda_out_of_memory'" in done.stdout and "line=3" in done.stdout, done
+    assert not done.stderr  # where grep would say that its memory is exhausted

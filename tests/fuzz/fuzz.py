@@ -24,7 +24,8 @@ from clusterctl import durations, yaml_text
 from clusterctl.adapters import slurm_text, store
 from clusterctl.adapters.slurm_words import explain_reason, hint_for, is_ambiguous, refusal
 from clusterctl.errors import ClusterctlError
-from clusterctl.model import JobState, Record, Resources
+from clusterctl.model import JobState, Resources
+from clusterctl.record import Record
 from trainers.failures.diagnosis import Evidence, classify, diagnose
 from trainers.runtime.files import read_lines
 
@@ -153,6 +154,7 @@ def parsers(folder: Path) -> dict[str, Callable[[str], None]]:
 
     def log(text: str) -> None:
         classify(text)
+        classify(text, raised=True)
         assert diagnose([], Evidence(state="FAILED", error=text)) is not None
 
     def lines(text: str) -> None:

@@ -12,6 +12,10 @@ import pytest
 import yaml
 
 from clusterctl.adapters import store
+from clusterctl.adapters.slurm_words import explain_reason
+from clusterctl.model import JobState
+from clusterctl.runs import diagnose, status
+from clusterctl.runs.find import Run
 from clusterctl.runs.status import FOREGROUND_LOCK
 from tests.unit.test_guard import checkpoint
 from tests.unit.test_health import lines
@@ -87,6 +91,8 @@ def test_where_no_batch_helps_other_hardware_is_named(cli: Cli, run_dir: Path) -
     remedy = diagnosed(cli)["remedy"]
     assert re.match(r"`clusterctl submit sft --profile a800-\d-zero3(-offload)? --name 'a b' --set ", remedy), remedy
     assert "--gpus" not in remedy
+    fail(run_dir, tried="9.00", command=("/bin/clusterctl", "submit", "whole-pipeline"), batch=1)
+    assert re.match(r"submit sft with `--profile a800-\d-zero3(-offload)?`: ", diagnosed(cli)["remedy"])
 
 
 def test_a_model_that_is_not_known_gets_the_next_change_without_a_number(cli: Cli, run_dir: Path) -> None:
@@ -114,3 +120,11 @@ def test_what_the_metrics_show_where_the_logs_say_nothing(cli: Cli, run_dir: Pat
     assert (said["cause"], said["state"]) == (cause, "COMPLETED"), said
     assert bool(said["remedy"]) == (cause != "healthy")
     assert cli("diagnose", RUN).code == 0
+
+
+@pytest.mark.parametrize("reason", ["JobHeldUser", "JobHeldAdmin", "job requeued in held state", "QOSNotAllowed"])
+def test_what_somebody_has_to_let_go_waits_for_ever(run_dir: Path, reason: str) -> None:
+    run = Run(run_dir, store.read_record(run_dir))
+    waits = dataclasses.replace(status.look([run])[0], state=JobState.PENDING, why=explain_reason(reason))
+    assert diagnose._waiting("r", waits).cause == "pending_for_ever"
+    assert diagnose._waiting("r", dataclasses.replace(waits, why=explain_reason("Priority"))).cause == "waiting"

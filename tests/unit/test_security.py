@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from clusterctl import assets
+from clusterctl import assets, output
 from clusterctl.adapters import local_job, metrics, store
 from clusterctl.errors import NotFound, Unavailable
-from clusterctl.model import Progress
+from clusterctl.result import Result
+from clusterctl.status import Progress
 from tests.project import Answer
 
 Cli = Callable[..., Answer]
@@ -115,3 +116,8 @@ def test_keys_are_in_no_process_list_and_in_no_file_of_the_run(cli: Cli, recipe:
     assert key.encode() not in whole and b"hf_zzz" not in whole
     listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert key not in listed
+
+
+def test_what_others_wrote_reaches_the_terminal_without_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    output.show(Result("x", {}, lambda: "", notes=["of a recipe named \x1b]0;x\x07"]), as_json=False)
+    assert capsys.readouterr().err == "note:  of a recipe named ?]0;x?\n"

@@ -15,13 +15,15 @@ Sure = Literal["certain", "likely", "a guess"]
 
 _HARMLESS = re.compile(
     r"\b(WARNING|INFO|DEBUG|\w*Warning:|[Rr]etry(ing)?\b|[Ii]gnor(ed|ing)\b|[Ff]alling back|NCCL INFO)"
-    r"|^\s*#|Exception ignored in"
+    r"|^\s*#|Exception ignored|\b[WIE] (tensorflow|external)/|Could not load dynamic library"
 )
 """A program that warns and goes on. Slurm's and NCCL's errors never look like this."""
 
 _EXCEPTION = re.compile(
     r"^(?:\[\w*rank\d+\]: ?|\d+: )?(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Timeout|Failure)(?:: |$)"
 )
+_RAISED = re.compile(r"^(?:.{0,99}?[\])]:? ?|\d+: )?[A-Za-z_][\w.]*(?:: |:? *$)")
+"""How a traceback ends: the name of what was raised, whatever a launcher or a logger writes before it."""
 _OWN = re.compile(r"^(?:error|clusterctl): (.+)$")
 
 _BY_STATE = {
@@ -60,6 +62,8 @@ class Evidence:
     signal: int | None = None
     error: str = ""
     finished: bool = False
+    out_of_memory: bool = False
+    """The kernel has meanwhile killed a process of the job's control group for want of memory."""
 
 
 @dataclass(frozen=True)
@@ -84,21 +88,26 @@ def diagnose(
         return None
     if evidence.error and (said := classify(evidence.error)):
         return Finding(said, "certain", words=evidence.error)
-    hits = [(cause, line) for line in lines if (cause := classify(line.text))]
+    hits = [(cause, line) for line in lines if (cause := classify(line.text, raised=line.raised))]
     by_state = CAUSES.get(_BY_STATE.get(evidence.state, ""))
     for weight in _ORDER:
         if weight == "scheduler" and by_state:
             return Finding(by_state, "certain", _first(hits, by_state))
         for cause, line in hits:
             if cause.weight == weight and not went_on(line):
+                if cause.name == "killed" and evidence.out_of_memory:
+                    return Finding(CAUSES["host_out_of_memory"], "likely", line, line.text.strip())
                 return Finding(cause, _sure(cause, evidence), line, line.text.strip())
         if weight == "vague" and evidence.error:
             return Finding(OWN, "certain", words=evidence.error)
     return _by_exit(evidence)
 
 
-def classify(text: str) -> Cause | None:
-    """The cause that one line shows; None for an ordinary line and for a mere warning."""
+def classify(text: str, *, raised: bool = False) -> Cause | None:
+    """The cause that one line shows; None for an ordinary line and for a mere warning.
+
+    ``raised``: a traceback ends with it.
+    """
     if _HARMLESS.search(text) and not text.startswith(("slurmstepd:", "srun:")):
         return None
     found = [cause for cause in CAUSES.values() if any(sign.matches(text) for sign in cause.signs)]
@@ -106,7 +115,8 @@ def classify(text: str) -> Cause | None:
         return min(found, key=lambda cause: _ORDER.index(cause.weight))
     if _OWN.match(text):
         return OWN
-    return EXCEPTION if text == TRACEBACK or _EXCEPTION.match(text) else None
+    known = _EXCEPTION.match(text) or (raised and (text == TRACEBACK or _RAISED.match(text)))
+    return EXCEPTION if known else None
 
 
 def _first(hits: Sequence[tuple[Cause, Line]], cause: Cause) -> Line | None:
@@ -121,6 +131,8 @@ def _sure(cause: Cause, evidence: Evidence) -> Sure:
 
 def _by_exit(evidence: Evidence) -> Finding | None:
     if cause := CAUSES.get(_BY_SIGNAL.get(evidence.signal or 0, _BY_EXIT.get(evidence.exit_code or 0, ""))):
+        if cause.name == "killed" and evidence.out_of_memory:
+            return Finding(CAUSES["host_out_of_memory"], "likely")
         return Finding(cause, "a guess")
     if evidence.state in ("FAILED",) or evidence.exit_code:
         return Finding(UNKNOWN, "a guess")

@@ -29,6 +29,7 @@ CAUSES = (
             sign("conda: command not found"),
             sign("CondaError"),
             sign("activate: No such file or directory"),
+            sign("properly configured to use 'conda activate'"),
             sign("clusterctl: conda is not on PATH", "clusterctl: there is no environment "),
         ),
     ),
@@ -41,9 +42,24 @@ CAUSES = (
             sign("ImportError: ", pattern=r"^(\[rank\d+\]: ?)?ImportError: "),
             sign("No module named", pattern=r"python[\d.]*: No module named"),
             sign("undefined symbol", pattern=r"(ImportError|OSError|\.so).*undefined symbol"),
-            sign("GLIBCXX_", pattern=r"version `GLIBC(XX)?_[\d.]+' not found"),
+            sign("version `", pattern=r"version `(GLIBC|GLIBCXX|CXXABI)_[\d.]+' not found"),
+            sign("may indicate binary incompatibility"),
+            sign("CUDA Setup failed despite GPU being available", "Configured CUDA binary not found"),
+            sign("Transformers does not recognize this architecture"),
+            sign("No matching distribution found for"),
             sign("cannot open shared object file"),
             sign("cannot import name ", pattern=r"cannot import name '\w+' from"),
+        ),
+    ),
+    Cause(
+        "container",
+        "the container could not be started",
+        "the line says why: the image's path on the node, or what the node allows; try it there with `true` as program",
+        signs=(
+            sign("pyxis: ", pattern=r"pyxis: .*(fail|could ?n.t)"),
+            sign("could not open image", "container creation failed"),
+            sign("docker: Error response from daemon"),
+            sign("enroot", pattern=r"^enroot.*(denied|not permitted|failed)"),
         ),
     ),
     Cause(
@@ -76,6 +92,7 @@ CAUSES = (
         "the hub knows no such model or data set",
         "check the name: `clusterctl plan` names the nearest known ones",
         signs=(
+            sign("modelscope.hub.errors.NotExistError"),
             sign("RepositoryNotFoundError", "RevisionNotFoundError", "DatasetNotFoundError"),
             sign("is not a valid model identifier listed on"),
             sign("is not a local folder and is not a valid model identifier"),
@@ -102,16 +119,28 @@ CAUSES = (
                 pattern=r"(ConnectionError|MaxRetryError|SSLError|ProxyError|ConnectTimeout).*Max retries exceeded",
             ),
             sign("ReadTimeoutError", pattern=r"^\S*(ReadTimeoutError|ReadTimeout|ConnectTimeout)\b"),
+            sign(
+                " Server Error", pattern=r"50[0234] Server Error.*(huggingface|hf-mirror|hf\.co|modelscope|/resolve/)"
+            ),
             sign("the hub", pattern=r"the hub (cannot be reached|does not answer)"),
             sign("in offline mode", "outgoing traffic has been disabled"),
         ),
+    ),
+    Cause(
+        "hub_rate_limit",
+        "the hub refuses so many requests",
+        "fetch the model once before (`hf download NAME`), name its directory and set hugging_face.offline: true;"
+        " HF_TOKEN in the secrets file allows more requests",
+        policy="retry",
+        signs=(sign("429 Client Error", "We had to rate limit"),),
     ),
     Cause(
         "tracker_login",
         "a tracker did not let the run log in",
         "put the key into the secrets file (chmod 600); or tracking.swanlab_mode=local, tracking.wandb_mode=offline",
         signs=(
-            sign("api_key not configured", "API key not configured"),
+            sign("api_key not configured", "API key not configured", "api key not configured", "No API key configured"),
+            sign("Error api key"),
             sign(
                 "wandb: ERROR",
                 pattern=r"wandb: ERROR (api_key|API key|Error while calling|user is not logged in)",
@@ -143,6 +172,7 @@ CAUSES = (
         "load the module that has it, or correct PATH: `modules` and `env` in the site file",
         signs=(
             sign("command not found", pattern=r"line \d+: \S+: command not found"),
+            sign("未找到命令", pattern=r"行 ?\d+[:：] ?\S+[:：] ?未找到命令"),
             sign("execve()", pattern=r"execve\(\): .*No such file or directory"),
         ),
     ),

@@ -20,6 +20,19 @@ CAUSES = (
         ),
     ),
     Cause(
+        "inference_memory",
+        "the engine that generates finds too little room on the GPU",
+        "a larger gpu_memory_utilization or a smaller max_model_len (method.gpu_memory_utilization and"
+        " method.max_completion_length here); where others use the card: another card",
+        signs=(
+            sign("No available memory for the cache blocks"),
+            sign("KV cache is needed, which is larger than the available"),
+            sign("larger than the maximum number of tokens that can be stored in KV cache"),
+            sign("is less than desired GPU memory utilization"),
+            sign("Not enough memory. Please try to increase --mem-fraction-static"),
+        ),
+    ),
+    Cause(
         "cuda_not_visible",
         "the process sees no GPU",
         "`clusterctl doctor --on PROFILE` shows what a job sees there; check that the profile asks for GPUs and that"
@@ -58,7 +71,7 @@ CAUSES = (
         signs=(
             sign("uncorrectable ECC error"),
             sign("uncorrectable NVLink error"),
-            sign("NVRM: Xid", pattern=r"Xid.{0,40}\b(48|63|64|94|95)\b"),
+            sign("NVRM: Xid", pattern=r"Xid \([^)]*\): (48|63|64|94|95)\b"),
             sign("DBE (double bit error)"),
         ),
     ),
@@ -71,7 +84,7 @@ CAUSES = (
         signs=(
             sign("GPU is lost"),
             sign("fallen off the bus"),
-            sign("NVRM: Xid", pattern=r"Xid.{0,40}\b(74|79|119|120|109|62|61)\b"),
+            sign("NVRM: Xid", pattern=r"Xid \([^)]*\): (74|79|119|120|109|62|61)\b"),
             sign("CUDA error: device unavailable", "CUDA-capable device(s) is/are busy or unavailable"),
             sign("CUDA error: unknown error"),
             sign("CUDA error: hardware stack error"),
@@ -88,7 +101,7 @@ CAUSES = (
             sign("unspecified launch failure"),
             sign("CUDA error: an illegal instruction was encountered"),
             sign("CUBLAS_STATUS_EXECUTION_FAILED"),
-            sign("NVRM: Xid", pattern=r"Xid.{0,40}\b(13|31|43|45)\b"),
+            sign("NVRM: Xid", pattern=r"Xid \([^)]*\): (13|31|43|45)\b"),
         ),
     ),
     Cause(
@@ -102,6 +115,22 @@ CAUSES = (
                 "index out of bounds", pattern=r"(Indexing|IndexKernel|ScatterGather).*Assertion.*index out of bounds"
             ),
             sign("Assertion `t >= 0 && t < n_classes` failed"),
+        ),
+    ),
+    Cause(
+        "devices_differ",
+        "tensors of one operation lie on different devices",
+        "one process for each GPU, or one GPU: profile.gpus_per_node=1 or the launcher; no device_map=auto in training",
+        signs=(sign("xpected all tensors to be on the same device"),),
+    ),
+    Cause(
+        "dtypes_differ",
+        "tensors of one operation have different number formats",
+        "load adapter, model and quantised parts in one format (profile.dtype), and cast what your own code makes",
+        signs=(
+            sign("must have the same dtype", pattern=r"mat1 and mat2 must have the same dtype"),
+            sign("expected scalar type ", pattern=r"RuntimeError: expected scalar type \w+ but found \w+"),
+            sign("FlashAttention only support fp16 and bf16"),
         ),
     ),
     Cause(

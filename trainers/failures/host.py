@@ -19,6 +19,7 @@ CAUSES = (
             sign("MemoryError", pattern=r"^(\[rank\d+\]: ?)?(numpy\S*)?_?(Array)?MemoryError\b"),
             sign("Cannot allocate memory", pattern=r"\[Errno 12\] Cannot allocate memory|fork: Cannot allocate memory"),
             sign("std::bad_alloc"),
+            sign("node running low on memory", "killed due to memory pressure"),
             sign("is killed by signal: Killed", pattern=r"DataLoader worker .*killed by signal: Killed"),
         ),
     ),
@@ -42,6 +43,8 @@ CAUSES = (
         " `clusterctl resume {run}`",
         signs=(
             sign("No space left on device"),
+            sign("设备上没有空间", pattern="[:：] ?设备上没有空间$"),
+            sign("No usable temporary directory found"),
             sign("file write failed", pattern=r"PytorchStreamWriter failed|inline_container.*file write failed"),
             sign("unexpected pos", pattern=r"enforce fail at inline_container.*unexpected pos"),
         ),
@@ -50,7 +53,7 @@ CAUSES = (
         "disk_quota",
         "your quota on the disk is used up",
         "`quota -s` or the site's own command shows it; move output_root to scratch, or remove old checkpoints",
-        signs=(sign("Disk quota exceeded"), sign("[Errno 122]")),
+        signs=(sign("Disk quota exceeded"), sign("超出磁盘限额", pattern="[:：] ?超出磁盘限额$"), sign("[Errno 122]")),
     ),
     Cause(
         "file_size_limit",
@@ -88,6 +91,7 @@ CAUSES = (
                 "Permission denied",
                 pattern=r"^(bash|/bin/bash|\S+\.sh|slurmstepd|srun|mkdir|touch|cp|tee).*Permission denied",
             ),
+            sign("权限不够", pattern="[:：] ?权限不够$"),
         ),
     ),
     Cause(
@@ -103,7 +107,8 @@ CAUSES = (
         policy="retry",
         signs=(
             sign("Segmentation fault"),
-            sign("Fatal Python error", pattern=r"Fatal Python error: (Segmentation fault|Aborted|Bus error)"),
+            sign("Bus error", "段错误", pattern=r"(line|行) ?\d+[:：] *\d+ (Bus error|段错误)"),
+            sign("Fatal Python error", pattern=r"Fatal Python error: (Segmentation fault|Bus error)"),
             sign("Signal 11 (SIGSEGV)"),
             sign("free(): invalid pointer", "double free or corruption", "munmap_chunk(): invalid pointer"),
         ),
@@ -112,7 +117,31 @@ CAUSES = (
         "illegal_instruction",
         "the program was built for another processor",
         "rebuild the extension on this kind of node, or keep to nodes like the one it was built on: profile.constraint",
-        signs=(sign("Illegal instruction"), sign("Signal 4 (SIGILL)")),
+        signs=(
+            sign("Illegal instruction"),
+            sign("非法指令", pattern=r"行 ?\d+[:：] *\d+ 非法指令"),
+            sign("Signal 4 (SIGILL)"),
+        ),
+    ),
+    Cause(
+        "too_many_threads",
+        "no more threads or processes may be started",
+        "fewer of them: OMP_NUM_THREADS=8 under `env`, optim.dataloader_num_workers=2; `ulimit -u` shows the limit",
+        signs=(
+            sign("can't start new thread"),
+            sign("pthread_create failed"),
+            sign("fork: Resource temporarily unavailable"),
+        ),
+    ),
+    Cause(
+        "aborted",
+        "a program ended itself (SIGABRT)",
+        "the lines before the quoted one say why: `clusterctl tail {run}`",
+        weight="echo",
+        signs=(
+            sign("Fatal Python error: Aborted", "terminate called after throwing", "Signal 6 (SIGABRT)"),
+            sign("Aborted", pattern=r"line \d+: +\d+ Aborted\b"),
+        ),
     ),
     Cause(
         "killed",
@@ -121,6 +150,7 @@ CAUSES = (
         weight="vague",
         signs=(
             sign("Killed  ", ": Killed", pattern=r"line \d+: +\d+ Killed\b|^(bash|srun).*: Killed$"),
+            sign("已杀死", pattern=r"行 ?\d+[:：] *\d+ 已杀死"),
             sign("srun: error: ", pattern=r"srun: error: \S+: tasks? [\d,\-]+: Killed"),
             sign("Signal 9 (SIGKILL)"),
             sign("exitcode: -9", "exitcode : -9", "exitcode  : -9", pattern=r"exitcode *: -9\b"),

@@ -23,13 +23,14 @@ BAD_NODES = "bad_nodes"
 """File of the run directory: the nodes that are to blame, a name a line."""
 
 
-def look(run_dir: Path, exit_code: int, error: str) -> Finding:
+def look(run_dir: Path, exit_code: int, error: str, *, out_of_memory: bool = False) -> Finding:
     """The cause of the attempt that has just ended, with the words to tell it where there are any.
 
     Args:
         run_dir: the run's directory, in whose ``logs`` the attempt wrote.
         exit_code: of the trainer or its launcher.
         error: the trainer's own words for what happened; empty when it had none.
+        out_of_memory: whether the kernel has killed one of our processes for want of memory since the attempt began.
     """
     lines = []
     for log in LOGS:
@@ -37,7 +38,8 @@ def look(run_dir: Path, exit_code: int, error: str) -> Finding:
             lines += candidates(run_dir / log)
         except CannotRead:
             continue
-    found = diagnose(lines, Evidence(state="FAILED", exit_code=exit_code, error=error), went_on)
+    known = Evidence(state="FAILED", exit_code=exit_code, error=error, out_of_memory=out_of_memory)
+    found = diagnose(lines, known, went_on)
     if found is None:
         return Finding(UNKNOWN, "a guess")
     told = f"{found.cause.title}: {found.words}" if found.words else ""

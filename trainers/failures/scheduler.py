@@ -24,7 +24,7 @@ CAUSES = (
     Cause(
         "requeued",
         "somebody, or Slurm itself, put the job back into the queue",
-        "nothing: it goes on from the newest checkpoint when its turn comes",
+        "it goes on from the newest checkpoint when its turn comes; where it has ended, `clusterctl resume {run}`",
         policy="resume",
         weight="scheduler",
         signs=(sign("DUE TO JOB REQUEUE"),),
@@ -51,7 +51,7 @@ CAUSES = (
             ),
             sign(
                 "Unable to create step for job",
-                pattern=r"srun: error: Unable to create step for job \d+: (?!.*Requested)",
+                pattern=r"srun: error: Unable to create step for job \d+: (?!Requested|Memory|More|Invalid)",
             ),
         ),
     ),
@@ -61,6 +61,26 @@ CAUSES = (
         "`clusterctl resume {run}`, if it was a mistake",
         weight="scheduler",
         signs=(sign("CANCELLED AT", pattern=r"\*\*\* (JOB|STEP) \S+ ON \S+ CANCELLED AT \S+ \*\*\*"),),
+    ),
+    Cause(
+        "submission_refused",
+        "Slurm did not take the job, or a step of it",
+        "the words after `failed:` name what is wrong; `clusterctl doctor` shows partitions, limits and QOS of yours",
+        signs=(
+            sign("Batch job submission failed", pattern=r"^sbatch: error: Batch job submission failed"),
+            sign(
+                "Unable to create step",
+                pattern=r"srun: error: Unable to create step for job \d+: (Memory|More|Invalid)",
+            ),
+            sign("Unable to allocate resources", pattern=r"^s(run|alloc): error: Unable to allocate resources"),
+        ),
+    ),
+    Cause(
+        "interrupted",
+        "somebody pressed Ctrl-C, or sent the signal INT",
+        "`clusterctl resume {run}` goes on from the newest checkpoint, if it was a mistake",
+        weight="scheduler",
+        signs=(sign("KeyboardInterrupt", pattern=r"^(\[rank\d+\]: ?)?KeyboardInterrupt$"),),
     ),
     Cause(
         "launch_failure",

@@ -15,8 +15,10 @@ CAUSES = (
                 "not finite",
                 "non-finite",
                 "nonfinite",
-                pattern=r"(loss|[Gg]radient|grad_norm|norm).{0,60}non?t?-? ?finite",
+                # No words of a data set, which may stand in a log too.
+                pattern=r"^[^\"']*\b(loss|[Gg]radients?|grad_norm|norm)\b.{0,60}\b(not|non)-? ?finite",
             ),
+            sign("'grad_norm': nan", pattern=r"'loss': '?0(\.0+)?'?,.*'grad_norm': nan"),
             sign("loss is nan", "Loss is nan", "loss is NaN", "Loss is NaN", "loss is inf", "loss: nan, stopping"),
             sign(
                 "returned nan values", "contains nan", "contains NaN", pattern=r"(RuntimeError|ValueError).*(nan|NaN)"
@@ -98,6 +100,7 @@ CAUSES = (
             sign("invalid load key", pattern=r"UnpicklingError: invalid load key"),
             sign("Ran out of input", pattern=r"EOFError: Ran out of input"),
             sign("unexpected EOF, expected"),
+            sign("Unable to load weights from pytorch checkpoint file"),
             sign("heckpoint", pattern=r"([Ee]rror|Exception).*[Cc]heckpoint.{0,80}(corrupt|incomplete|truncated|torn)"),
         ),
     ),
@@ -134,7 +137,8 @@ CAUSES = (
         "check the path on the node: it must lie on a file system that the node sees too",
         signs=(
             sign(
-                "FileNotFoundError", pattern=r"FileNotFoundError: (\[Errno 2\]|.*not found|.*does not exist|Directory)"
+                "FileNotFoundError",
+                pattern=r"FileNotFoundError: (\[Errno 2\]|No such file|.*not found|.*does not exist|Directory)",
             ),
             sign("holds no model", "there is no file"),
         ),
@@ -145,7 +149,13 @@ CAUSES = (
         "mend what the line names; `clusterctl plan RECIPE` checks it without submitting",
         signs=(
             sign("validation error", pattern=r"\d+ validation errors? for "),
-            sign("unrecognized arguments"),
+            sign(
+                ": error: ", pattern=r"^\S+: error: (the following arguments are required|unrecognized arguments|arg)"
+            ),
+            sign("Check batch related parameters"),
+            sign("Could not override '", "not found in the base model. Please check the target modules"),
+            sign("correct the following DeepSpeed config values"),
+            sign("must be divisible by ", pattern=r"(heads|batch.size|num_generations).*must be divisible by "),
             sign("error: run.yaml: "),
             sign("yaml.scanner.ScannerError", "yaml.parser.ParserError"),
         ),
