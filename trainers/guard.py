@@ -17,6 +17,7 @@ end     notes how the attempt ended, of what cause, and what follows; ASKED is U
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -39,6 +40,8 @@ STOPPED = 143
 FRUITLESS_LIMIT = 3
 """So many attempts of one job without a newer checkpoint end it: requeueing would repeat the same crash."""
 
+FRUITLESS = f"{FRUITLESS_LIMIT} attempts of this job in a row made no checkpoint: not started again"
+
 
 def begin(run_dir: Path, job_id: str) -> int | None:
     """Note a new attempt and return its number, or None when this job has failed too often in a row.
@@ -55,6 +58,9 @@ def begin(run_dir: Path, job_id: str) -> int | None:
     same_job = [line for line in begun if job_id and line.get("job_id") == job_id]
     recent = [line for line in same_job if int(line.get("attempt", 0)) > changed][-FRUITLESS_LIMIT:]
     if len(recent) == FRUITLESS_LIMIT and recent[0].get("checkpoint") == newest:
+        # What the last attempt left says that it goes on.
+        refused = {"time": time.time(), "exit_code": 1, "outcome": "failed", "decision": "stop", "why": FRUITLESS}
+        append_line(path, {"schema": 1, "event": "end", "attempt": recent[-1]["attempt"], **refused})
         return None
     number = 1 + max((int(line.get("attempt", 0)) for line in begun), default=0)
     line: dict[str, Any] = {"schema": 1, "event": "begin", "attempt": number, "job_id": job_id}
@@ -69,6 +75,7 @@ def begin(run_dir: Path, job_id: str) -> int | None:
             "host": os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
             "time": time.time(),
             "checkpoint": newest,
+            "oom_kills": _oom_kills(),
         },
     )
     return number
@@ -90,7 +97,8 @@ def end(run_dir: Path, exit_code: int, asked: str = "") -> tuple[int, str]:
     if outcome == "failed":
         from trainers.failures import policy
 
-        failed = policy.look(run_dir, exit_code, _own_words(run_dir, last))
+        killed = _oom_kills() > last.get("oom_kills", sys.maxsize)
+        failed = policy.look(run_dir, exit_code, _own_words(run_dir, last), out_of_memory=killed)
         again = asked not in ("TERM", "INT") and policy.tries_again(failed, lines, newest)
         line["cause"], why = failed.cause.name, failed.words or why
         if asked in _CAUSES and failed.cause.weight in ("vague", "echo"):
@@ -112,6 +120,20 @@ def end(run_dir: Path, exit_code: int, asked: str = "") -> tuple[int, str]:
         return STOPPED, why
     # A failure must never look like success or like "run me again".
     return (exit_code if exit_code not in (0, SAVED) else 1), why
+
+
+def _oom_kills() -> int:
+    """Processes of our control group that the kernel has killed for want of memory. Of a whole node it would not do:
+    the next job's memory is no word about ours."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+            _, kinds, path = line.split(":", 2)
+            places = {"": "/memory.events", "memory": "/memory.oom_control"}
+            file = Path(f"/sys/fs/cgroup/{kinds}{path}{places.get(kinds, '')}")
+            if kinds in places and file.is_file():
+                counters = dict(counter.split() for counter in file.read_text(encoding="ascii").splitlines())
+                return int(counters.get("oom_kill", 0))
+    return 0
 
 
 def _change(run_dir: Path, line: dict[str, Any], why: str) -> tuple[bool, str]:
@@ -213,11 +235,9 @@ def _run(arguments: list[str]) -> int:
         case ["begin", run_dir]:
             number = begin(Path(run_dir), os.environ.get("CLUSTERCTL_JOB_ID", ""))
             if number is None:
-                print(
-                    f"guard: {FRUITLESS_LIMIT} attempts of this job in a row made no checkpoint: not started again\n"
-                    "hint: read the end of logs/job.err, mend the cause, then resume the run",
-                    file=sys.stderr,
-                )
+                hint = "read the end of logs/job.err, mend the cause, then resume the run"
+                print(f"guard: {FRUITLESS}\nhint: {hint}", file=sys.stderr)
+                _send(Path(run_dir), "failed", {"why": FRUITLESS})  # its last word was that it is queued again
                 return 1
             print(number)
             _tell_of_the_one_before(Path(run_dir))

@@ -17,10 +17,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from clusterctl.errors import NotFound, Unavailable
-from clusterctl.model import Attempt, Progress, Record
+from clusterctl.record import Record
+
+if TYPE_CHECKING:
+    from clusterctl.status import Attempt, Progress
 
 RECORD = "record.json"
 _PREPARING = 60.0
@@ -71,18 +74,27 @@ def make_run_dir(root: Path, run_id: str) -> Path:
         FileExistsError: the id is taken.
         Unavailable: the root cannot be made or written.
     """
-    run_dir = root / run_id
+    run_dir = make_folder(root, run_id)
+    try:
+        (run_dir / "logs").mkdir()
+    except OSError as e:
+        raise _cannot_write(root, e) from e
+    return run_dir
+
+
+def make_folder(root: Path, name: str) -> Path:
+    """Make a new folder in the output root, and that where it is not there yet. Raises as ``make_run_dir``."""
+    folder = root / name
     try:
         root.mkdir(parents=True, exist_ok=True)
-        run_dir.mkdir()
-        (run_dir / "logs").mkdir()
+        folder.mkdir()
     except FileExistsError:
         if root.is_dir():
             raise
         raise Unavailable(f"{root} is not a directory", hint="set output_root in clusterctl.yaml") from None
     except OSError as e:
         raise _cannot_write(root, e) from e
-    return run_dir
+    return folder
 
 
 def remove_run_dir(run_dir: Path) -> None:
@@ -175,6 +187,8 @@ def _was_cut_short(run_dir: Path) -> bool:
 
 def read_progress(run_dir: Path) -> Progress:
     """What the trainer last wrote; empty when there is nothing readable."""
+    from clusterctl.status import Progress
+
     raw = read_json(run_dir / "progress.json")
     numbers = {
         "loss": float,
@@ -196,6 +210,8 @@ def read_progress(run_dir: Path) -> Progress:
 
 def read_attempts(run_dir: Path) -> list[Attempt]:
     """The attempts so far, from ``attempts.jsonl``. Unreadable lines (a torn last one) are skipped."""
+    from clusterctl.status import Attempt
+
     found: dict[int, Attempt] = {}
     for raw in _json_lines(run_dir / "attempts.jsonl"):
         which = raw.get("attempt")

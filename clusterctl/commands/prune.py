@@ -38,14 +38,16 @@ def prune(
     json: Json = False,
 ) -> Result:
     """Remove old checkpoints of ended runs. The best, those of living runs, and what other runs need always stay."""
+    from clusterctl.adapters import store
     from clusterctl.runs import find
     from clusterctl.runs import prune as use
     from clusterctl.views import pruned
 
     root = settings.load().output_root
-    every, _ = find.every(root)
-    chosen = find.several(root, runs) if runs else every
-    planned = use.plan(chosen, every, keep=keep, older_than=_age(older_than), whole_runs=whole_runs)
+    chosen = find.several(root, runs) if runs else find.every(root)[0]
+    planned = use.plan(
+        chosen, list(store.run_dirs(root)), keep=keep, older_than=_age(older_than), whole_runs=whole_runs
+    )
     asks = bool(planned.removals) and not dry_run and not yes
     if asks and (json or not output.can_ask()):
         raise UsageProblem("nothing is removed without being asked for", hint="add --yes, or --dry-run to look first")

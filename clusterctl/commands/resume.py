@@ -17,7 +17,7 @@ Examples:
 
 
 def resume(run: Run, sets: Sets = None, json: Json = False) -> Result:
-    """Submit a run again that failed, was cancelled or ran out of time; it goes on where it saved last.
+    """Submit an ended run again, from where it saved last. One that failed, was cancelled or ran out of time.
 
     Of a sweep, those of its runs that have ended without finishing. --set changes one run from here on; what its job
     or its checkpoints depend on cannot be changed.
@@ -30,7 +30,9 @@ def resume(run: Run, sets: Sets = None, json: Json = False) -> Result:
         from clusterctl.commands import sweeping
 
         if sets:
-            raise UsageProblem("--set changes one run, and this is a sweep", hint=f"name one of its runs: {run}-1")
+            raise UsageProblem(
+                "--set changes one run, and this is a sweep", hint=f"name one of its runs: {members[0].record.run_id}"
+            )
         return sweeping.resume(members)
     again = control.resume(find.one(root, run), sets or ())
     return Result("resume", submitted.data(again), lambda: submitted.resumed(again))

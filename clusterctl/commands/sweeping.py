@@ -9,6 +9,7 @@ from clusterctl.errors import UsageProblem
 from clusterctl.result import Result
 
 if TYPE_CHECKING:
+    from clusterctl.runs.draft import Draft
     from clusterctl.runs.find import Run
     from clusterctl.runs.request import Request
     from clusterctl.settings import Settings
@@ -35,8 +36,8 @@ def submit(
         raise UsageProblem("--follow follows one run, not a sweep", hint="clusterctl status --watch shows all of them")
     drafts = sweep.drafts(request, texts, parallel, site)
     request, drafts = aftercare.with_word(request, drafts, notify, site.site())
-    said = (note for one in drafts for note in one.notes)
-    notes = [*dict.fromkeys(said), *predict.memory_notes(drafts, site.output_root)]
+    said = [note for one in drafts for note in one.notes]
+    notes = _once([*said, *predict.memory_notes(drafts, site.output_root)], drafts)
     if dry_run:
         array = sweep.script(drafts) if drafts[0].plan.scheduler == "slurm" else ""
         scripts = [{"run": one.composed.config.name, "swept": one.swept, "script": one.script} for one in drafts]
@@ -46,6 +47,19 @@ def submit(
     predictions = [predict.prediction(one, site.output_root) for one in drafts]
     runs = sweep.submit_all(drafts, request, site, after, predictions)
     return Result("submit", swept.data(runs), lambda: swept.view(runs), notes=notes)
+
+
+def _once(notes: Sequence[str], drafts: Sequence[Draft]) -> list[str]:
+    """A line for all runs of which the same is said: 256 of them would hide every other."""
+    names = {one.composed.config.name for one in drafts}
+    who: dict[str, list[str]] = {}
+    for note in notes:
+        name, _, rest = note.partition(": ")
+        if name in names:
+            who.setdefault(rest, []).append(name)
+        else:
+            who.setdefault(note, [])
+    return [f"{of[0]}{f' and {len(of) - 1} more' * (len(of) > 1)}: {said}" if of else said for said, of in who.items()]
 
 
 def resume(members: Sequence[Run]) -> Result:

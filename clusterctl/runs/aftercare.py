@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import re
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from clusterctl import yaml_text
+from clusterctl import todays_names, yaml_text
 from clusterctl.adapters import store
 from clusterctl.compose import DECIDED_ELSEWHERE
 from clusterctl.errors import ClusterctlError, Unavailable, UsageProblem
-from clusterctl.layers import Layers, parse_sets
+from clusterctl.layers import Layers, leaves, parse_sets
+from clusterctl.local_paths import make_absolute
 from clusterctl.model import Resources, SchedulerName
 from clusterctl.models.shape import Shape
 from clusterctl.plan import ladder, memory
@@ -72,10 +74,12 @@ def told(option: str | None, site: Site, scheduler: SchedulerName) -> str:
             raise UsageProblem(f"{origin}: {to.partition(':')[0]} is no way to a webhook", hint="write https://...")
         return to
     try:
-        shlex.split(to)
+        program, *words = shlex.split(to)
     except ValueError as e:
         raise UsageProblem(f"{origin}: {to!r} is no command: {e}", hint="close the quotes") from e
-    return to
+    if "/" not in program or program.startswith("~"):
+        return to
+    return shlex.join([str(Path(program).absolute()), *words])  # it is started in the run directory
 
 
 def with_word(request: Request, drafts: Sequence[Draft], option: str | None, site: Site) -> tuple[Request, list[Draft]]:
@@ -125,8 +129,34 @@ def write_rungs(
     store.write_atomic(folder / fixes.LIST, text + "\n")
 
 
+@contextlib.contextmanager
+def changed(run: Run, sets: Sequence[str]) -> Iterator[None]:
+    """``change`` for as long as the run is handed over; where that is refused, all is as it was before."""
+    if not sets:
+        yield
+        return
+    config, notes = run.run_dir / "run.yaml", run.run_dir / fixes.NOTES
+    was, noted = config.read_text(encoding="utf-8"), notes.read_text(encoding="utf-8") if notes.exists() else ""
+    rungs, kept = run.run_dir / fixes.FOLDER, run.run_dir / f"{fixes.FOLDER}.before"
+    change(run, sets)
+    try:
+        yield
+    except ClusterctlError as e:
+        if not e.maybe_queued:
+            store.write_atomic(config, was)
+            if noted:
+                store.write_atomic(notes, noted)
+            else:
+                notes.unlink(missing_ok=True)  # a run that has some is no measurement
+            if kept.exists():
+                shutil.rmtree(rungs, ignore_errors=True)
+                kept.rename(rungs)
+        raise
+    shutil.rmtree(kept, ignore_errors=True)
+
+
 def change(run: Run, sets: Sequence[str]) -> None:
-    """Change the ``run.yaml`` of a run that is to be resumed; the old one is kept beside it.
+    """Change the ``run.yaml`` of a run that is to be resumed; the old one is kept beside it, and so are its rungs.
 
     Raises:
         UsageProblem: a key that the job script or the checkpoints depend on, or a wrong value.
@@ -135,7 +165,9 @@ def change(run: Run, sets: Sequence[str]) -> None:
     document = yaml_text.read(run.run_dir / "run.yaml")
     layers = Layers(dict(document.values))
     before = validate(schema_of(layers.values), layers.values, layers.where, what="run.yaml")
-    said = dict(parse_sets(sets))
+    looked_at = frozenset(text for _, text in leaves(document.values) if isinstance(text, str))
+    # Of a section that is said as a whole the other keys stay, as in `submit`.
+    said = {key: value for item in parse_sets(todays_names.of_sets(sets)[0]) for key, value in leaves(dict([item]))}
     for key, value in said.items():
         if key.startswith("profile.") or key in DECIDED_ELSEWHERE or key in _FIXED:
             raise UsageProblem(
@@ -146,6 +178,7 @@ def change(run: Run, sets: Sequence[str]) -> None:
     if BATCH in said and not {ACCUMULATION, ROWS} & set(said) and (steps := _accumulation(before, said[BATCH])):
         layers.put(ACCUMULATION, steps, f"--set {BATCH}")
     config = validate(schema_of(layers.values), layers.values, layers.where, what="run.yaml")
+    config = make_absolute(config, looked_at)
     attempts = store.read_attempts(run.run_dir)
     try:
         kept = fixes.keep(run.run_dir, attempts[-1].number if attempts else 0)
@@ -154,7 +187,11 @@ def change(run: Run, sets: Sequence[str]) -> None:
         raise Unavailable(f"cannot write {run.run_dir}: {e.strerror}", hint="make room, or correct the rights") from e
     store.write_atomic(run.run_dir / "run.yaml", yaml_text.dump(config.model_dump(mode="json")))
     if run.record.auto_fix:
-        shutil.rmtree(run.run_dir / fixes.FOLDER, ignore_errors=True)
+        rungs = run.run_dir / fixes.FOLDER
+        kept_rungs = rungs.with_name(f"{fixes.FOLDER}.before")
+        shutil.rmtree(kept_rungs, ignore_errors=True)
+        if rungs.exists():
+            rungs.rename(kept_rungs)
         write_rungs(run.run_dir, config, run.record.auto_fix, run.record.resources, None)
 
 

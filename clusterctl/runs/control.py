@@ -9,9 +9,10 @@ from itertools import groupby
 
 from clusterctl.adapters import store
 from clusterctl.errors import ClusterctlError, Rejected, Unavailable
-from clusterctl.model import JobState, Status
+from clusterctl.model import JobState
 from clusterctl.runs import aftercare, find, moved, schedulers, status, submit
 from clusterctl.runs.find import Run
+from clusterctl.status import Status
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,7 @@ def _resume(run: Run, sets: Sequence[str]) -> Run:
         raise Unavailable(f"{run_id}: {now.why}", hint="it may still run; try again when the scheduler answers")
     parents = [find.one(run.run_dir.parent, parent) for parent in run.record.after]
     moved.check(run)
-    if sets:
-        aftercare.change(run, sets)
-    again = submit.hand_over(Run(run.run_dir, now.record), parents)
+    with aftercare.changed(run, sets):
+        again = submit.hand_over(Run(run.run_dir, now.record), parents)
     (run.run_dir / status.CANCELLED).unlink(missing_ok=True)
     return again

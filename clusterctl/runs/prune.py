@@ -13,9 +13,9 @@ from typing import Any, Literal
 from clusterctl import yaml_text
 from clusterctl.adapters import store
 from clusterctl.errors import Unavailable, UsageProblem
-from clusterctl.model import Status
 from clusterctl.runs import status
 from clusterctl.runs.find import Run
+from clusterctl.status import Status
 from trainers.runtime import checkpoints
 
 
@@ -51,7 +51,7 @@ class Pruning:
 
 
 def plan(
-    runs: Sequence[Run], every: Sequence[Run], *, keep: int, older_than: float | None, whole_runs: bool
+    runs: Sequence[Run], folders: Sequence[Path], *, keep: int, older_than: float | None, whole_runs: bool
 ) -> Pruning:
     """Choose among the runs that have ended: their older checkpoints, or with ``whole_runs`` all of them.
 
@@ -59,7 +59,7 @@ def plan(
 
     Args:
         runs: the runs that are looked at.
-        every: all runs of the output root, which may need something of these.
+        folders: of all runs of the output root, which may need something of these; their records may be unreadable.
         keep: the newest complete checkpoints that stay in each run; the best by the held-out metric stays too.
         older_than: seconds since the end; younger runs are not looked at.
         whole_runs: remove runs as a whole, their final models with them.
@@ -69,7 +69,7 @@ def plan(
     """
     if whole_runs and older_than is None:
         raise UsageProblem("whole runs are removed by age only", hint="add --older-than 90d, or name checkpoints")
-    needed = _named(every)
+    needed = _named(folders)
     removals: list[Removal] = []
     kept: list[Kept] = []
     for run, now in zip(runs, status.look(runs), strict=True):
@@ -99,11 +99,14 @@ def remove(pruning: Pruning) -> Iterator[Removal]:
         # Whoever resumes it now waits, or has been faster: then it is no longer ours to touch.
         try:
             with store.locked(run_dir):
-                if _living(status.look([Run(run_dir, store.read_record(run_dir))])[0]):
+                record = store.read_record(run_dir)
+                if _living(status.look([Run(run_dir, record)])[0]):
                     continue
                 _remove(removal)
             if removal.kind == "run":
                 run_dir.rmdir()  # over NFS only now: the lock was a file in it
+                if record.sweep and record.sweep == run_dir.name.rpartition("-")[0]:
+                    _remove_empty_sweep(run_dir.parent / record.sweep)
         except OSError as e:
             words = f"{removal.path} cannot be removed: {e.strerror or e}"
             raise Unavailable(words, hint="mend that, and prune again: the rest is as it was") from e
@@ -119,6 +122,14 @@ def _remove(removal: Removal) -> None:
     checkpoints.remove(removal.path)
     if removal.path.exists():  # it passes over what cannot be removed
         shutil.rmtree(removal.path)
+
+
+def _remove_empty_sweep(folder: Path) -> None:
+    """The folder that a sweep's runs have in common goes with the last of them, unless somebody put something there."""
+    if any(path.name.startswith(f"{folder.name}-") for path in folder.parent.iterdir()) or not folder.is_dir():
+        return
+    if {path.name for path in folder.iterdir()} <= {"job.sh", "places"}:
+        shutil.rmtree(folder)
 
 
 def _living(now: Status) -> str:
@@ -138,8 +149,11 @@ def _checkpoints(run: Run, keep: int) -> Iterator[Removal]:
     best = _best(run.run_dir)
     stay = {path for step, path in trusted if step == best} | {path for _, path in trusted[len(trusted) - keep :]}
     names = {path for _, path in trusted}
+    linked = [_real(one) for place in (run.run_dir, folder) for one in place.glob("*") if one.is_symlink()]
     for path in sorted(folder.glob("*")) if folder.is_dir() else ():
         if not path.is_dir() or path.is_symlink() or path in stay:
+            continue
+        if any(one.is_relative_to(_real(path)) for one in linked):  # somebody has marked it
             continue
         if path in names:
             yield Removal(run.record.run_id, path, "checkpoint", _size(path))
@@ -160,15 +174,27 @@ def _best(run_dir: Path) -> int | None:
     return best_so_far(run_dir, section).step
 
 
-def _named(runs: Sequence[Run]) -> dict[Path, str]:
-    """Everything that runs name with its whole path, each with one of those runs."""
+def _named(folders: Sequence[Path]) -> dict[Path, str]:
+    """Everything that runs name with its whole path, each with one of those runs.
+
+    Of a path with the name of a run in it that run is meant, also where the root has moved since.
+    """
+    by_name = {folder.name: folder for folder in folders}
     found = {}
-    for run in runs:
-        own = run.run_dir.resolve()
-        for path in map(Path, _paths(_config(run.run_dir))):
-            if not (whole := path.resolve()).is_relative_to(own):
-                found[whole] = run.record.run_id
+    for folder in folders:
+        for path in map(Path, _paths(_config(folder))):
+            moved = [
+                by_name[part].joinpath(*path.parts[at + 1 :]) for at, part in enumerate(path.parts) if part in by_name
+            ]
+            for one in (path, *moved):
+                if not (whole := _real(one)).is_relative_to(_real(folder)):
+                    found[whole] = folder.name
     return found
+
+
+def _real(path: Path) -> Path:
+    """Where it is, links followed; a circle of links is no error."""
+    return Path(os.path.realpath(path))
 
 
 def _paths(value: object) -> Iterator[str]:
@@ -184,7 +210,7 @@ def _paths(value: object) -> Iterator[str]:
 
 def _who_needs(removal: Removal, needed: Mapping[Path, str]) -> str | None:
     """A run that names something of what would go."""
-    going = removal.path.resolve()
+    going = _real(removal.path)
     return next((run_id for path, run_id in needed.items() if path.is_relative_to(going)), None)
 
 

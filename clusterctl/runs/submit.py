@@ -17,7 +17,8 @@ from typing import Any
 from clusterctl import yaml_text
 from clusterctl.adapters import process, store
 from clusterctl.errors import ClusterctlError, Interrupted, Rejected, Unavailable, UsageProblem
-from clusterctl.model import JobEntry, JobState, Record, Submission
+from clusterctl.model import JobState, Submission
+from clusterctl.record import JobEntry, Record
 from clusterctl.runs import aftercare, choose, find, schedulers, status
 from clusterctl.runs.draft import Draft
 from clusterctl.runs.find import Run
@@ -72,10 +73,22 @@ def ctrl_c_waits() -> Iterator[list[int]]:
 
 
 def take_back(runs: Sequence[Run]) -> None:
-    """The rest of a pipeline was refused: its beginning would train for nothing."""
+    """The rest of a pipeline, or of a sweep, was refused: its beginning would train for nothing.
+
+    Raises:
+        Unavailable: they could not be cancelled; their directories must stay.
+    """
+    refs = [ref for run in runs if (ref := status.job_ref(run))]
+    if not refs:
+        return
+    try:
+        schedulers.get(runs[0].record.scheduler).cancel(refs)
+    except ClusterctlError as e:
+        ids = " ".join(run.record.run_id for run in runs)
+        words = f"the rest was refused, and what was submitted before could not be cancelled: {e.message}"
+        raise Unavailable(words, hint=f"clusterctl cancel {ids}", maybe_queued=True) from e
     for run in runs:
-        if ref := status.job_ref(run):
-            schedulers.get(run.record.scheduler).cancel([ref])
+        with contextlib.suppress(Unavailable):  # a full disk, as like as not the reason for the refusal
             note_cancelled(run.run_dir)
 
 

@@ -14,9 +14,11 @@ from typing import Any
 from clusterctl import assets, render, todays_names
 from clusterctl.adapters import store
 from clusterctl.errors import ClusterctlError, Interrupted, NotFound, Rejected, Unavailable, UsageProblem
-from clusterctl.model import JobEntry, JobState, Submission
+from clusterctl.layers import SET_HINT
+from clusterctl.model import JobState, Submission
 from clusterctl.paths import is_file
 from clusterctl.recipe import read_recipe
+from clusterctl.record import JobEntry
 from clusterctl.runs import draft, find, moved, schedulers, status, submit
 from clusterctl.runs.draft import Draft
 from clusterctl.runs.find import Run
@@ -34,7 +36,7 @@ def axes(texts: Sequence[str]) -> dict[str, list[str]]:
     """Keys and their values, as ``--sweep key=value,value`` gives them.
 
     Raises:
-        UsageProblem: no ``key=value,...``, a key or a value twice, the profile's keys, more than ``MOST`` runs.
+        UsageProblem: no ``key=value,...``, a key twice, the profile's keys, more than ``MOST`` runs.
     """
     found: dict[str, list[str]] = {}
     for text in texts:
@@ -45,8 +47,6 @@ def axes(texts: Sequence[str]) -> dict[str, list[str]]:
         key, values = _todays(key, values)
         if key in found:
             raise UsageProblem(f"--sweep {key} is said twice", hint=f"write all its values at once: {HINT[6:]}")
-        if len(set(values)) < len(values):
-            raise UsageProblem(f"--sweep {text} has a value twice", hint="each value is a run of its own")
         if key.startswith("profile."):
             raise UsageProblem(
                 f"--sweep {key}: the runs of a sweep differ in what is trained, not in what they run on",
@@ -80,19 +80,24 @@ def _todays(key: str, values: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def _split(text: str) -> list[str]:
-    """At the commas that stand in no bracket and in no quotes."""
+    """At the commas that stand in no bracket and in no quotes, which as in YAML are none in the middle of a word."""
     parts, depth, quote = [""], 0, ""
     for character in text:
+        begins = depth or not parts[-1].strip()
         if quote:
             quote = "" if character == quote else quote
-        elif character in "'\"":
+        elif character in "'\"" and begins:
             quote = character
-        else:
-            depth += (character in "[{") - (character in "]}")
+        elif character in "[{" and begins:
+            depth += 1
+        elif character in "]}" and depth:
+            depth -= 1
         if character == "," and not quote and depth == 0:
             parts.append("")
         else:
             parts[-1] += character
+    if quote or depth:
+        raise UsageProblem(f"--sweep: a quote or bracket in {text!r} is left open", hint="close it")
     return parts
 
 
@@ -135,8 +140,22 @@ def drafts(request: Request, texts: Sequence[str], parallel: int | None, setting
             continue
         found.append(dataclasses.replace(one, run_id=f"{sweep}-{number}", sweep=sweep, swept=swept, parallel=parallel))
     if problems:
-        raise UsageProblem("\n  ".join(problems), hint=hint.replace("--set", "--sweep"))
+        hint = HINT if hint == SET_HINT else hint.replace("--set", "--sweep")
+        raise UsageProblem("\n  ".join(problems), hint=hint)
+    _refuse_the_same(found)
     return _alike(found)
+
+
+def _refuse_the_same(found: Sequence[Draft]) -> None:
+    """1e-4 and 0.0001, or a key that ``--set`` overrules: the same run would be paid for twice."""
+    seen: dict[str, Draft] = {}
+    for one in found:
+        other = seen.setdefault(one.composed.config.model_copy(update={"name": ""}).model_dump_json(), one)
+        if other is not one:
+            raise UsageProblem(
+                f"--sweep: {', '.join(other.swept)} and {', '.join(one.swept)} are the same run twice",
+                hint="each value is a run of its own: leave one out",
+            )
 
 
 def _of_sweep(message: str, keys: Mapping[str, object]) -> str:
@@ -146,10 +165,15 @@ def _of_sweep(message: str, keys: Mapping[str, object]) -> str:
 
 
 def _alike(found: list[Draft]) -> list[Draft]:
-    """With resources that are the same for all, as tasks of an array have them: the host memory of the greediest."""
-    most = max((one.plan.resources.mem or "" for one in found), key=_mebibytes)
+    """With resources that are the same for all, as tasks of an array have them: the memory of the greediest."""
+    wanted = [one.plan.resources for one in found]
+    most = max((one.mem or "" for one in wanted), key=_mebibytes)
+    card = max(one.gpu_memory or 0 for one in wanted)
     plans = [
-        dataclasses.replace(one.plan, resources=dataclasses.replace(one.plan.resources, mem=most or None))
+        dataclasses.replace(
+            one.plan,
+            resources=dataclasses.replace(one.plan.resources, mem=most or None, gpu_memory=card or None),
+        )
         for one in found
     ]
     first = plans[0]
@@ -202,12 +226,12 @@ def submit_all(
     with submit.ctrl_c_waits() as pressed:
         runs: list[Run] = []
         try:
-            sweep_dir = store.make_run_dir(root, sweep)
+            sweep_dir = store.make_folder(root, sweep)
             if found[0].plan.scheduler == "slurm":
                 store.write_atomic(sweep_dir / "job.sh", script(found), mode=0o755)
             for one, prediction in itertools.zip_longest(found, predictions):
                 runs.append(submit.prepare(one, request, root, parents, prediction))
-            done = hand_over(runs, after)
+            done = hand_over(runs, after, pressed)
         except FileExistsError as e:
             raise Unavailable(f"the id {sweep} was taken just now", hint="type it again") from e
         except ClusterctlError as e:
@@ -221,20 +245,27 @@ def submit_all(
     return done
 
 
-def hand_over(runs: Sequence[Run], after: Sequence[Run] = ()) -> list[Run]:
+def hand_over(runs: Sequence[Run], after: Sequence[Run] = (), pressed: Sequence[int] = ()) -> list[Run]:
     """Give runs of one sweep to their scheduler. The records know of it before and after.
 
+    ``pressed`` is what ``submit.ctrl_c_waits`` notes: one by one takes a while, and nobody waits for the rest.
+
     Raises:
-        Rejected, Unavailable, NoFit: as the scheduler says. None of them was handed over then.
+        Interrupted: Ctrl-C; those that had begun were cancelled.
+        Rejected, Unavailable, NoFit: as the scheduler says. None of them was handed over then, or it is not known of
+            all of them.
     """
     if runs[0].record.scheduler == "slurm":
         return _as_array(runs, after)
     done: list[Run] = []
     try:
         for run in runs:
+            if pressed:
+                raise Interrupted("interrupted: nothing of the sweep is left")
             done.append(submit.hand_over(run, after))
-    except ClusterctlError:
-        submit.take_back(done)
+    except ClusterctlError as e:
+        if not e.maybe_queued:
+            submit.take_back(done)
         raise
     return done
 

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from clusterctl.model import JobState, Status
+from clusterctl.model import JobState
 from clusterctl.runs.find import Run
+from clusterctl.status import Status
 
 _TELLING = (
     *(JobState.RUNNING, JobState.COMPLETING, JobState.SUSPENDED),

@@ -167,11 +167,11 @@ requeue() { # slurmctld may be away for a moment, and what it does not hear is l
 }
 if [[ $verdict -eq 85 && -n ${SLURM_JOB_ID:-} ]]; then
     requeue || exit 1
-    # Only a job that waits again can be kept from nodes, and this script outlives it a while. Where no other node is
-    # up, the job would wait for ever.
-    up=$(sinfo -h -N -p "${SLURM_JOB_PARTITION:-}" -t idle,mix,alloc -o %N 2>/dev/null)
-    if [[ -s bad_nodes && -n $up ]] && grep -qvxFf bad_nodes <<< "$up"; then
-        nodes=$(sort -u bad_nodes | paste -sd,)
+    # Only a job that waits again can be kept from nodes, and this script outlives it a while. Where no other node that
+    # is up could hold it, the job would wait for ever.
+    nodes=$(sort -u bad_nodes 2>/dev/null | paste -sd,) others=${job#*ExcNodeList=} others=${others%%[[:space:]]*}
+    [[ -z $others || $others == '(null)' ]] || nodes+=,$others # somebody's own wish
+    if [[ -s bad_nodes ]] && sbatch --test-only --partition="${SLURM_JOB_PARTITION:-}" --exclude="$nodes" job.sh 2>/dev/null; then
         for _ in 1 2 3 4 5; do
             if scontrol update JobId="$CLUSTERCTL_JOB_ID" ExcNodeList="$nodes"; then break; fi
             sleep 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -37,9 +38,10 @@ def project(slurm: Box, tmp_path: Path) -> Project:
     return project
 
 
-def told(project: Project, *story: str) -> Run:
+def told(project: Project, *story: str, partition: str = "a800", sets: Sequence[str] = ()) -> Run:
     """Submit a run that fails with these lines, one an attempt, and then ends well."""
-    run = project.submit("--set", "profile.partition=a800")
+    asked = (f"profile.partition={partition}", *sets)
+    run = project.submit(*(word for item in asked for word in ("--set", item)))
     part = run.run_dir / "part"
     part.write_text("".join(f"{line}\n" for line in story), encoding="utf-8")
     part.rename(run.run_dir / "story")
@@ -50,10 +52,26 @@ def ends(run: Run) -> list[tuple[str, str, str | None]]:
     return [(line["outcome"], line["decision"], line.get("cause")) for line in run.attempts if line["event"] == "end"]
 
 
-def test_only_what_may_pass_is_tried_again(project: Project) -> None:
+def test_only_what_may_pass_is_tried_again(project: Project, slurm: Box) -> None:
+    picky = told(project, partition="scavenge")
+    picky.wait_for("COMPLETED")
+    (picky.run_dir / "story").write_text(f"\n{ECC}\n", encoding="utf-8")
+    by_hand = slurm.command("sbatch", "--parsable", "--exclude=cpu-1", "job.sh", cwd=picky.run_dir).stdout.strip()
+
     sick, once, hopeless = told(project, ECC), told(project, PORT), told(project, OOM)
-    for run in (sick, once):
+    # Of its type there is one node, and the others of the partition are no help.
+    alone = told(project, ECC, partition="scavenge", sets=("profile.gpus_per_node=1", "profile.gpu_type=a40"))
+    for run in (sick, once, alone):
         run.wait_for("COMPLETED")
+    assert [line.split()[1] for line in (alone.run_dir / "nodes").read_text(encoding="utf-8").splitlines()] == (
+        ["gpu-a40-1"] * 2
+    )
+    # Nodes that somebody has left out stay left out.
+    slurm.wait_for(by_hand, "COMPLETED")
+    left_out = slurm.command("squeue", "-h", "-t", "all", "-j", by_hand, "-o", "%x").stdout.strip()
+    [bad] = (picky.run_dir / "bad_nodes").read_text(encoding="utf-8").split()
+    expanded = slurm.command("scontrol", "show", "hostnames", left_out).stdout.split()
+    assert bad != "cpu-1" and sorted(expanded) == sorted(["cpu-1", bad])
     until(lambda: project.state(hopeless.run_id)["state"] == "FAILED", "the hopeless one to fail")
 
     # The node with the sick card is left out by name.

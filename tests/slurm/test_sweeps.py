@@ -159,7 +159,7 @@ def test_nothing_is_submitted_where_one_run_is_wrong(project: Project) -> None:
     cases = {
         ("optim.learning_rat=1,2",): "did you mean optim.learning_rate?",
         ("optim.learning_rate=1e-4,much",): "much",
-        ("optim.learning_rate=1e-4,1e-4",): "twice",
+        ("optim.learning_rate=1e-4,0.0001",): "twice",
         ("optim.seed=1",): "of one run",
         ("optim.seed",): "not key=value",
         ("profile.time=1:00:00,2:00:00",): "one sweep for each profile",

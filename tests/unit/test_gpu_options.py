@@ -60,6 +60,19 @@ def test_an_open_profile_asks_for_a_card_that_is_large_enough(server: Cli, folde
     assert large["gpu_type"] is None and 45 * 2**30 < large["gpu_memory"] < 80 * 2**30
 
 
+def test_the_runs_of_a_sweep_ask_for_a_card_that_holds_the_greediest(server: Cli, folder: Path) -> None:
+    alone = submitted(server, folder, "--profile", "gpu-1", "--set", "model.lora.r=64")["resources"]
+    answer = server("submit", "--json", "--profile", "gpu-1", "--sweep", "model.lora.r=8,64")
+    assert answer.code == 0, answer.err
+    sets = ("--set", "model.adapter=none", "--set", "model.model_name_or_path=Qwen/Qwen2.5-7B-Instruct")
+    dry = server("submit", *sets, "--profile", "a40-1", "--sweep", "optim.seed=1,2,3", "--dry-run")
+    notes = [line for line in dry.err.splitlines() if "does not fit" in line]
+    assert len(notes) == 1 and "mine-0 and 2 more: does not fit" in notes[0]
+    records = [Path(run["run_dir"]) / "record.json" for run in answer.json["data"]["runs"]]
+    asked = [json.loads(path.read_text(encoding="utf-8"))["resources"]["gpu_memory"] for path in records]
+    assert asked == [alone["gpu_memory"]] * 2
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from clusterctl.errors import UsageProblem
+from clusterctl.errors import Unavailable, UsageProblem
 from clusterctl.plan.ladder import ladder
 from clusterctl.runs import aftercare, find
 from tests.unit.test_guard import checkpoint, lines, say
@@ -69,17 +70,54 @@ def test_batches_only_shrink() -> None:
     assert [rung.config.optim.per_device_train_batch_size for rung in rungs] == [3, 2, 1, 1]
 
 
-def test_a_smaller_batch_by_hand_keeps_the_rows_of_a_step(tmp_path: Path) -> None:
-    run_dir = write(tmp_path, "sft-20261123-a3f9", 1.0)
+@pytest.fixture
+def ended(folder: Path) -> find.Run:
+    """A run that is resumed with a change."""
+    run_dir = write(folder, "sft-20261123-a3f9", 1.0)
+    (folder / "a.csv").touch()
     values = config().model_dump(mode="json")
     del values["optim"]["train_batch_size"]  # as an older version wrote it
+    values["data"]["train_files"] = [str(folder / "a.csv")]
     (run_dir / "run.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
-    run = find.one(tmp_path, "last")
+    return find.one(folder, "last")
+
+
+@pytest.mark.parametrize("key", ["optim.per_device_train_batch_size", "batch_size"])
+def test_a_smaller_batch_by_hand_keeps_the_rows_of_a_step(ended: find.Run, key: str) -> None:
     with pytest.raises(UsageProblem):
-        aftercare.change(run, ["parallel=1", "optim.per_device_train_batch_size=4"])
-    aftercare.change(run, ["optim.per_device_train_batch_size=4"])
-    changed = load(run_dir / "run.yaml")
+        aftercare.change(ended, ["parallel=1", f"{key}=4"])
+    aftercare.change(ended, [f"{key}=4"])
+    changed = load(ended.run_dir / "run.yaml")
     assert (changed.optim.per_device_train_batch_size, rows(changed)) == (4, rows(config()))
+
+
+def test_of_a_section_said_by_hand_the_other_keys_stay(
+    ended: find.Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "b.csv").touch()
+    before = load(ended.run_dir / "run.yaml")
+    aftercare.change(ended, ["optim={max_steps: 77}", "data.train_files=b.csv"])
+    after = load(ended.run_dir / "run.yaml")
+    assert after.optim == before.optim.model_copy(update={"max_steps": 77})
+    assert after.data.train_files == [str(folder / "b.csv")]  # the job runs elsewhere
+    for wrong in ("optim={optim: sgd}", "data.train_files=c.csv"):
+        with pytest.raises(UsageProblem):
+            aftercare.change(ended, [wrong])
+
+
+@pytest.mark.parametrize("queued", [False, True])
+def test_a_refused_hand_over_leaves_the_run_as_it_was(ended: find.Run, queued: bool) -> None:
+    run = replace(ended, record=replace(ended.record, auto_fix=("oom",)))
+    (run.run_dir / "rungs").mkdir()
+    files = ("run.yaml", "fixes.jsonl", "rungs/rungs.json")
+    for name in files[1:]:
+        (run.run_dir / name).write_text("before", encoding="utf-8")
+    before = [(run.run_dir / name).read_text(encoding="utf-8") for name in files]
+    with pytest.raises(Unavailable), aftercare.changed(run, ["optim.max_steps=77"]):
+        raise Unavailable("no answer", maybe_queued=queued)
+    kept = [(run.run_dir / name).read_text(encoding="utf-8") == was for name, was in zip(files, before, strict=True)]
+    assert kept == [not queued] * 3
 
 
 def test_what_a_stage_cannot_do_is_no_rung() -> None:

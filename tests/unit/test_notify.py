@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from clusterctl.adapters.store import read_attempts
 from clusterctl.errors import UsageProblem
 from clusterctl.runs.aftercare import allowed, told, without_address
 from clusterctl.schema import Site
 from tests.local_box import LocalBox, wait_until
 from tests.webhook import webhook
-from trainers import notify
+from trainers import guard, notify
 
 
 @pytest.fixture
@@ -62,6 +63,17 @@ def test_a_webhook_gets_it_too(run_dir: Path) -> None:
         assert tell(run_dir, hook.url, why="ä\n\udcff") == ""  # a name that is no UTF-8
         assert [(one["event"], one["why"], one["loss"]) for one in hook.messages] == [("failed", "ä\n?", 1.5)]
         assert hook.messages[0]["text"].startswith("sft-1'; touch pwned failed: ä")
+
+
+def test_who_heard_that_it_goes_on_hears_that_it_does_not(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLUSTERCTL_JOB_ID", "7")
+    with webhook() as hook:
+        (run_dir / notify.FILE).write_text(json.dumps({"to": hook.url, "run_id": "r"}), encoding="utf-8")
+        assert [guard.main(["begin", str(run_dir)]) for _ in range(4)] == [0, 0, 0, 1]
+        assert [one["event"] for one in hook.messages] == ["requeued", "requeued", "failed"]
+        assert "made no checkpoint" in hook.messages[-1]["why"]
+    last = read_attempts(run_dir)[-1]
+    assert (last.number, last.decision, last.why) == (3, "stop", hook.messages[-1]["why"])  # and so `status` says
 
 
 def test_messengers_that_fail_or_hang_hold_nothing_up_and_give_no_address_away(

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from clusterctl.adapters import store
-from clusterctl.model import JobEntry, Record, Resources
+from clusterctl.model import Resources
+from clusterctl.record import JobEntry, Record
 from clusterctl.runs import status
 from tests.project import Answer
 from tests.unit.conftest import Mounted
@@ -96,6 +97,17 @@ def test_whole_runs_go_by_age_unless_another_starts_from_them(root: Path, cli: C
     assert "d-1 starts from it" in answer.out
 
 
+def test_the_folder_of_a_sweep_goes_with_the_last_of_its_runs(root: Path, cli: Cli) -> None:
+    for name, days in (("a-1-0", 100), ("a-1-1", 2)):
+        record = made(root, name, days=days) / "record.json"
+        text = record.read_text(encoding="utf-8").replace('"sweep": ""', '"sweep": "a-1"')
+        record.write_text(text, encoding="utf-8")
+    (root / "a-1" / "places").mkdir(parents=True)
+    for age, stays in (("90d", True), ("1d", False)):
+        assert cli("prune", "--whole-runs", "--older-than", age, "--yes").code == 0
+        assert [(root / "a-1").exists(), (root / "a-1-0").exists(), (root / "a-1-1").exists()] == [stays, False, stays]
+
+
 def test_what_others_start_from_stays_also_where_only_one_run_is_named(root: Path, cli: Cli) -> None:
     parent = made(root, "a-1", days=100)
     early = json.dumps(str((parent / "checkpoints" / "checkpoint-10").absolute()))
@@ -115,3 +127,14 @@ def test_what_cannot_be_removed_is_said_and_the_rest_is_left(root: Path, cli: Cl
     assert (answer.code, "cannot be removed" in answer.err, str(busy) in answer.err) == (3, True, True)
     assert left(run_dir) == ["checkpoint-20", "checkpoint-30"]
     assert cli("prune", "no-such-run", "--yes").code == 6
+
+
+def test_what_is_linked_or_named_by_an_old_path_or_by_a_run_of_a_later_version_stays(root: Path, cli: Cli) -> None:
+    parent = made(root, "a-1", days=100)
+    (parent / "good").symlink_to("checkpoints/checkpoint-10")
+    child = made(root, "b-1", days=1, model="/old/home/logs/a-1/checkpoints/checkpoint-20/adapter")
+    (child / store.RECORD).write_text('{"schema": 9}', encoding="utf-8")
+    answer = cli("prune", "--yes")
+    assert answer.code == 0 and "b-1 starts from checkpoint-20" in answer.out, answer
+    assert left(parent) == ["checkpoint-10", "checkpoint-20", "checkpoint-30"]
+    assert "b-1 starts from it" in cli("prune", "--whole-runs", "--older-than", "90d", "--yes").out and parent.exists()

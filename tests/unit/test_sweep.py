@@ -5,6 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
+import signal
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,9 @@ from clusterctl.adapters import places, slurm_text
 from clusterctl.errors import NotFound, Unavailable, UsageProblem
 from clusterctl.model import JobRef, JobState
 from clusterctl.runs import compare, find, status, sweep, sweep_status
+from tests.local_box import wait_until
+from tests.project import CLUSTERCTL
+from tests.unit.conftest import Answer
 
 RECORD = {
     "name": "sft", "stage": "sft", "kind": "train", "recipe": "sft", "profile": "cpu", "scheduler": "local",
@@ -40,14 +47,16 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_lists_and_quoted_commas_are_values() -> None:
-    assert sweep.axes(["model.lora.target_modules=[q_proj,k_proj],all-linear", "name_of='a,b', c"]) == {
+    assert sweep.axes(["model.lora.target_modules=[q_proj,k_proj],all-linear", "name_of='a,b', c's,d]"]) == {
         "model.lora.target_modules": ["[q_proj,k_proj]", "all-linear"],
-        "name_of": ["'a,b'", "c"],
+        "name_of": ["'a,b'", "c's", "d]"],
     }
     for wrong in (
         ["optim.seed=1,,2"],
         ["optim.seed=1,2", "optim.seed=3"],
         ["optim.seed=" + ",".join(map(str, range(257)))],
+        ["optim.seed=[1,2"],
+        ["optim.seed=1,'2,3"],
     ):
         with pytest.raises(UsageProblem):
             sweep.axes(wrong)
@@ -133,6 +142,52 @@ def test_no_run_directory_is_removed_under_an_array_that_is_queued(root: Path, m
     with pytest.raises(Unavailable, match="job array 8 is queued") as caught:
         sweep.hand_over(runs)
     assert caught.value.maybe_queued
+
+
+def test_none_trains_where_one_of_a_sweep_is_refused(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where no word of the cancellation can be left: the disk that refused the one is full for the others."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    runs = find.several(root, [f"sft-20261123-a3f9-{number}" for number in range(3)])
+    for run in runs:
+        (run.run_dir / "logs").mkdir()
+        (run.run_dir / "job.sh").write_text("sleep 60\n", encoding="utf-8")
+    (runs[0].run_dir / "cancelled.json").mkdir()
+    (runs[2].run_dir / "record.json").unlink()
+    (runs[2].run_dir / "record.json").mkdir()
+    with pytest.raises(Unavailable, match=r"record\.json"):
+        sweep.hand_over(runs)
+    states = [json.loads((run.run_dir / "local.json").read_text(encoding="utf-8"))["state"] for run in runs[:2]]
+    assert states == ["CANCELLED", "CANCELLED"]
+
+
+def test_a_sweep_on_this_machine(cli: Callable[..., Answer], recipe: Path, folder: Path) -> None:
+    (folder / "clusterctl.yaml").write_text("environment: {kind: python, path: /bin/true}\n", encoding="utf-8")
+    same = cli("submit", recipe.name, "--sweep", "optim.learning_rate=1e-4,0.0001")
+    assert same.code == 2 and "the same run twice" in same.err and not (folder / "logs").exists()
+    words = ("--sweep", "optim.seed=1,2", "--notify", "./tell 'a b'")
+    made = cli("submit", recipe.name, *words, "--json").json["data"]
+    # Its own folder, which is no run, is not taken for what is left of one.
+    os.utime(folder / "logs" / made["sweep"], (0, 0))
+    assert cli("status", "--json").json["data"]["problems"] == []
+    for run in made["runs"]:
+        to = json.loads((Path(run["run_dir"]) / "notify.json").read_text(encoding="utf-8"))["to"]
+        assert shlex.split(to) == [str(folder / "tell"), "a b"]  # it is started elsewhere
+
+
+def test_ctrl_c_leaves_nothing_of_a_sweep_that_is_being_submitted(
+    home: dict[str, str], recipe: Path, folder: Path
+) -> None:
+    """One by one they take a while, and nobody waits for the rest."""
+    (folder / "clusterctl.yaml").write_text("environment: {kind: python, path: /bin/true}\n", encoding="utf-8")
+    words = [CLUSTERCTL, "submit", recipe.name, "--sweep", f"optim.seed={','.join(map(str, range(16)))}"]
+    with subprocess.Popen(words, cwd=folder, env=home, stderr=subprocess.PIPE, text=True) as submitting:
+        wait_until(lambda: any(folder.glob("logs/*-2/local.json")))
+        submitting.send_signal(signal.SIGINT)
+        _, said = submitting.communicate(timeout=60)
+    assert submitting.returncode == 130 and "nothing of the sweep is left" in said
+    assert not list((folder / "logs").iterdir())
 
 
 def test_names_of_metrics_reach_no_terminal_raw(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
