@@ -53,6 +53,9 @@ def _run(argv: list[str]) -> int:
     # Commands import more when they begin, hence the threshold; what runs for long still has its garbage collected.
     gc.disable()
     gc.set_threshold(100_000)
+    # pydantic would look for plugins: a file of every package that is installed, and no plugin has to do with ours.
+    # Jobs inherit it, and their trainers are ours too.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     import typer
 
     from clusterctl import output

@@ -6,7 +6,8 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from clusterctl.model import Gpu, Gres, JobState, Node
+from clusterctl.hardware import Gpu, Gres, Node
+from clusterctl.model import JobState
 
 ANY_TYPE = "any"
 """In the place of a GPU type that neither the job nor its partition names."""

@@ -9,23 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clusterctl import profiles, todays_names
 from clusterctl.errors import UsageProblem
 from clusterctl.layers import SET_HINT, Layers, leaves, parse_sets
 from clusterctl.local_paths import make_absolute
 from clusterctl.models.shape import Shape
-from clusterctl.pipeline import Start
 from clusterctl.plan import agree, derive
 from clusterctl.plan.estimates import Memory
 from clusterctl.plan.inventory import Inventory, Offer
 from clusterctl.profiles import NOTHING, Asked
 from clusterctl.recipe import Recipe
 from clusterctl.schema import Profile, Site
-from clusterctl.validation import keys, nearest, of_other_stages, validate
+from clusterctl.validation import nearest, of_other_stages, validate
 from trainers.config import RunConfig, schema_of
+from trainers.config.section import keys
 from trainers.hardware import GpuType
+
+if TYPE_CHECKING:
+    from clusterctl.pipeline import Start
 
 DECIDED_ELSEWHERE = {
     "name": "--name",
@@ -97,9 +100,8 @@ def read_profile(name: str, sets: Sequence[str] = ()) -> Profile:
     """
     source = profiles.find(name)
     layers = Layers(dict(source.values), {key: source.where(key) for key in source.values})
-    for key, value in parse_sets(sets):
-        if key.startswith("profile."):
-            layers.put(key.removeprefix("profile."), value, f"--set {key}")
+    for key, value in parse_sets([item for item in sets if item.strip().startswith("profile.")]):
+        layers.put(key.removeprefix("profile."), value, f"--set {key}")
     return validate(Profile, layers.values, layers.where, what=f"profile {source.name}")
 
 
@@ -114,16 +116,17 @@ def compose(
     extra: Mapping[str, Any] | None = None,
     start: Start | None = None,
     asked: Asked = NOTHING,
-    inventory: Inventory | None = None,
+    inventory: Callable[[], Inventory] | None = None,
     shape_of: Callable[[RunConfig, str], Shape | None] | None = None,
     longest_row: Callable[[RunConfig], int | None] | None = None,
 ) -> Composed:
     """Join the layers, validate the result, and make to measure what nobody said.
 
     ``extra`` is what a pipeline sets for this member, ``start`` what it starts from, which no layer outdoes.
-    ``asked`` is what options say of the hardware. ``inventory`` is what there is to run on, and ``shape_of`` finds
-    the model of that name for a run; without them the careful values stand. ``longest_row`` finds the tokens that no
-    row of a run has more of; without it every row may be as long as data.max_length.
+    ``asked`` is what options say of the hardware. ``inventory`` looks at what there is to run on, where the profile has
+    GPUs, and ``shape_of`` finds the model of that name for a run; without them the careful values stand.
+    ``longest_row`` finds the tokens that no row of a run has more of; without it every row may be as long as
+    data.max_length.
 
     Raises:
         UsageProblem: every error at once, with where each value came from and the nearest valid key.
@@ -131,7 +134,8 @@ def compose(
     """
     profile = profiles.with_asked(read_profile(profile_name, sets), profile_name, asked)
     todays_names.check_profile(recipe.said, recipe.document.where, profile, profile_name)
-    choices = derive.cards(profile, inventory)
+    there = inventory() if inventory and profile.gpus_per_node else None
+    choices = derive.cards(profile, there)
     profile = derive.with_card(profile, choices)
     layers = _said(recipe, profile, profile_name, site, sets, extra)
     if start:
@@ -150,7 +154,7 @@ def compose(
     rows = optim.per_device_train_batch_size * optim.gradient_accumulation_steps * config.parallel.world_size
     return Composed(
         sized.config.model_copy(update={"optim": optim.model_copy(update={"train_batch_size": rows})}),
-        derive.with_memory(derive.with_type(profile, sized.card, inventory), sized),
+        derive.with_memory(derive.with_type(profile, sized.card, there), sized),
         recipe.name,
         profile_name,
         layers.origins,

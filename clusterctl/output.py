@@ -25,7 +25,7 @@ def show(answer: Result | Stream | Watch | None, *, as_json: bool) -> int:
     """Print an answer and return the exit code of the process."""
     if isinstance(answer, (Result, Stream)):
         for note in answer.notes:
-            show_line(f"note:  {note}", to_stderr=True)
+            show_line(f"note:  {_lines(note)}", to_stderr=True)
     match answer:
         case None:
             return 0

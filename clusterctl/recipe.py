@@ -10,9 +10,10 @@ from clusterctl import assets, todays_names, yaml_text
 from clusterctl.errors import UsageProblem
 from clusterctl.layers import Layers, leaves, parse_sets
 from clusterctl.schema import Member
-from clusterctl.validation import keys, validate
+from clusterctl.validation import validate
 from trainers.config import schema_of
 from trainers.config.old_names import Today
+from trainers.config.section import keys
 
 _RECIPE_ONLY = {"description", "profile", "pipeline", "name"}
 

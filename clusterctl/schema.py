@@ -59,7 +59,10 @@ Env = dict[EnvName, Line]
 class Strict(BaseModel):
     """Unknown keys are errors, so that a misspelled one is never ignored."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, protected_namespaces=())
+    # Of these a command needs one or two; to build the validators of the others takes milliseconds.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, coerce_numbers_to_str=True, protected_namespaces=(), defer_build=True
+    )
 
 
 class Profile(Strict):
@@ -101,7 +104,7 @@ class Profile(Strict):
         """Bytes that one card has to hold at least; None where any will do.
 
         ``gpu_memory`` is the card's as data sheets have it, in GB, of which driver and ECC keep some back: a T4 of
-        16 GB gives a program 15.6 (trainers/hardware/gpu_types.yaml).
+        16 GB gives a program 15.6 (trainers/hardware/gpu_types.py).
         """
         return round(0.95e9 * int(self.gpu_memory[:-1])) if self.gpu_memory else None
 

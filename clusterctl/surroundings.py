@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from clusterctl.model import Machine, Node
+from clusterctl.hardware import Machine, Node
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from typing import Any
 
 from clusterctl import yaml_text
 from clusterctl.errors import UsageProblem
 from clusterctl.schema import Profile
 from trainers.config import old_names
-from trainers.config.fields import all_keys
 from trainers.errors import InputProblem
 
 
@@ -22,7 +20,7 @@ def of_recipe(leaves: Mapping[str, Any], where: Callable[[str], str]) -> old_nam
         UsageProblem: a key that would store a secret, one without a counterpart, or two that say the same.
     """
     try:
-        return old_names.translate(leaves, where, _known())
+        return old_names.translate(leaves, where)
     except InputProblem as e:
         raise UsageProblem(e.message, hint=e.hint) from e
 
@@ -60,8 +58,3 @@ def check_profile(today: old_names.Today, where: Callable[[str], str], profile: 
             f"{where(old)}: {old} asks for {key}={value}, but profile {name} has {has}, and the profile decides",
             hint=f"take another profile, or say --set {key}={value}",
         )
-
-
-@cache
-def _known() -> frozenset[str]:
-    return frozenset(all_keys())

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar, get_args
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from clusterctl.errors import UsageProblem
-from trainers.config.fields import look_up
+from trainers.config.section import keys
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -27,14 +27,6 @@ def validate(model: type[M], values: dict[str, Any], where: Callable[[str], str]
     count = "" if len(lines) == 1 else f" ({len(lines)} errors)"
     joined = "\n  ".join(dict.fromkeys(lines))
     raise UsageProblem(f"{what}{count}: {joined}", hint="correct what is named above; nothing was submitted")
-
-
-def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """All dotted keys of a model: sections and leaves."""
-    for name, info in model.model_fields.items():
-        yield prefix + name
-        if (section := _section(info.annotation)) is not None:
-            yield from keys(section, f"{prefix}{name}.")
 
 
 def nearest(key: str, known: list[str]) -> str:
@@ -56,15 +48,12 @@ def _alike(one: str, other: str) -> bool:
 
 def of_other_stages(key: str) -> str:
     """`` - it belongs to stage X`` for a key of the section ``method`` that other stages have, or nothing."""
-    found = look_up(key) if key.startswith("method.") else None
+    if not key.startswith("method."):
+        return ""
+    from trainers.config.fields import look_up
+
+    found = look_up(key)
     return f" - it belongs to stage {', '.join(found.stages)}" if found else ""
-
-
-def _section(annotation: Any) -> type[BaseModel] | None:
-    for candidate in (annotation, *get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return None
 
 
 def _line(model: type[BaseModel], error: Any, where: Callable[[str], str]) -> str:

@@ -23,15 +23,15 @@ class _Loader(yaml.SafeLoader):
     }
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F]+)$"), list("-+0123456789")
-)
-_Loader.add_implicit_resolver(
+_INT = ("tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F]+)$"), list("-+0123456789"))
+_FLOAT = (
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(?:(?:[0-9][0-9_]*)?\.[0-9]+(?:[eE][-+]?[0-9]+)?|[0-9]+\.(?:[eE][-+]?[0-9]+)?"
                r"|[0-9]+[eE][-+]?[0-9]+|\.(?:inf|nan))$"),
     list("-+.0123456789"),
 )  # fmt: skip
+_Loader.add_implicit_resolver(*_INT)
+_Loader.add_implicit_resolver(*_FLOAT)
 
 
 _BROKEN = (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError)
@@ -93,7 +93,14 @@ def scalar(text: str) -> Any:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Text with unusual white space in double quotes: elsewhere PyYAML turns NEL or U+2028 into blanks."""
+    """Text with unusual white space in double quotes: elsewhere PyYAML turns NEL or U+2028 into blanks.
+
+    Text that our loader would read as a number is quoted too: 1e100 is text to PyYAML.
+    """
+
+
+_Dumper.add_implicit_resolver(*_INT)
+_Dumper.add_implicit_resolver(*_FLOAT)
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:

@@ -10,8 +10,9 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from clusterctl.compose import DECIDED_ELSEWHERE
-from trainers.config import STAGES, RunConfig
-from trainers.config.fields import REQUIRED, Leaf, leaves, paragraph, section_of
+from trainers.config import STAGES, RunConfig, of_stage
+from trainers.config.fields import REQUIRED, Leaf, leaves, paragraph
+from trainers.config.section import section_of
 
 PAGE = Path(__file__).with_name("recipe-fields.md")
 
@@ -41,8 +42,8 @@ def page() -> str:
             said_here = (leaf for leaf in leaves(section, f"{name}.") if leaf.key not in DECIDED_ELSEWHERE)
             parts.append(f"## {name.capitalize()}\n\n{paragraph(section)}\n\n{_table(said_here)}")
     parts.append("## Defaults of stages\n\n" + _differing())
-    for stage, schema in STAGES.items():
-        method = section_of(schema.model_fields["method"])
+    for stage in STAGES:
+        method = section_of(of_stage(stage).model_fields["method"])
         if method:
             parts.append(f"## Method of {stage}\n\n{paragraph(method)}\n\n{_table(leaves(method, 'method.'))}")
     return "\n".join(parts)
@@ -57,8 +58,8 @@ def _differing() -> str:
     """The defaults in which a stage differs from what the tables above say."""
     common = {leaf.key: leaf for leaf in _common(RunConfig)}
     rows: dict[tuple[str, str], list[str]] = {}
-    for stage, schema in STAGES.items():
-        for leaf in _common(schema):
+    for stage in STAGES:
+        for leaf in _common(of_stage(stage)):
             if leaf.default != common[leaf.key].default:
                 rows.setdefault((leaf.key, _default(leaf)), []).append(f"`{stage}`")
     lines = [f"| `{key}` | {', '.join(stages)} | {value} |" for (key, value), stages in rows.items()]

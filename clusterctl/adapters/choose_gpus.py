@@ -7,7 +7,8 @@ from collections.abc import Collection, Sequence
 
 from clusterctl.adapters.near_gpus import Nearness, bus
 from clusterctl.errors import NoFit
-from clusterctl.model import Gpu, Pair, Resources
+from clusterctl.hardware import Gpu, Pair
+from clusterctl.model import Resources
 from trainers.hardware import is_a
 
 _GIB = 1024**3

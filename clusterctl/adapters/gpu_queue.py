@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from clusterctl.adapters.choose_gpus import candidates, choose, count, visible
 from clusterctl.adapters.leases import Leases, Ticket, lease_dir
 from clusterctl.errors import ClusterctlError
-from clusterctl.model import Gpu, Pair, Resources
+from clusterctl.hardware import Gpu, Pair
+from clusterctl.model import Resources
 
 _LOOK_INTERVAL = 5.0
 """Seconds between two looks by NVML when no lease changed: a look can take the driver seconds."""

@@ -26,7 +26,7 @@ from typing import Any
 
 from clusterctl.adapters.process import user_name
 from clusterctl.errors import Unavailable
-from clusterctl.model import Lease
+from clusterctl.hardware import Lease
 
 _TICKET = "ticket-"
 _SIGNATURE = "held-"

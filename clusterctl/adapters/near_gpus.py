@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clusterctl.model import Gpu, Pair
+from clusterctl.hardware import Gpu, Pair
 
 _NVLINK, _SWITCH, _NODE, _FAR = range(4)
 """How far two cards are from each other."""

@@ -24,7 +24,7 @@ import pynvml
 from clusterctl.adapters.nvml_topology import numa_node, pairs
 from clusterctl.adapters.process import user_name
 from clusterctl.errors import Unavailable
-from clusterctl.model import Gpu, GpuProcess, Machine
+from clusterctl.hardware import Gpu, GpuProcess, Machine
 
 _NO_DRIVER = {
     pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: (

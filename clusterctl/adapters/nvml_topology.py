@@ -13,7 +13,7 @@ from typing import Any
 
 import pynvml
 
-from clusterctl.model import Pair, PciePath
+from clusterctl.hardware import Pair, PciePath
 
 _PATHS: Mapping[int, PciePath] = {
     pynvml.NVML_TOPOLOGY_INTERNAL: "PIX",  # two GPUs on one board, as of an A16

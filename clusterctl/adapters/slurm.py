@@ -16,7 +16,8 @@ from clusterctl.adapters.slurm_starts import SlurmStarts
 from clusterctl.adapters.slurm_words import hint_for, is_ambiguous, refusal
 from clusterctl.cluster import GpuJob, JobUse
 from clusterctl.errors import Rejected, Unavailable, UsageProblem
-from clusterctl.model import Job, JobRef, JobState, Node, QueueStart, Resources, SchedulerName, Submission
+from clusterctl.hardware import Node
+from clusterctl.model import Job, JobRef, JobState, QueueStart, Resources, SchedulerName, Submission
 
 
 def available() -> bool:

@@ -11,7 +11,8 @@ from clusterctl.adapters.slurm_commands import ANSWER_WITHIN, DOWN_HINT, Command
 from clusterctl.adapters.slurm_words import refusal
 from clusterctl.cluster import GpuJob
 from clusterctl.errors import Unavailable
-from clusterctl.model import Gres, JobState
+from clusterctl.hardware import Gres
+from clusterctl.model import JobState
 
 _FIELDS = (
     "JobArrayID",

@@ -9,7 +9,8 @@ from clusterctl.adapters.slurm_commands import Commands, soon
 from clusterctl.adapters.slurm_words import refusal
 from clusterctl.cluster import GpuJob, JobUse
 from clusterctl.errors import Unavailable
-from clusterctl.model import Gpu, JobState
+from clusterctl.hardware import Gpu
+from clusterctl.model import JobState
 
 LIMIT = 10.0
 """Seconds for a node to answer."""

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
-from clusterctl.model import Gres, Job, JobRef, JobState, Node
+from clusterctl.hardware import Gres, Node
+from clusterctl.model import Job, JobRef, JobState
 
 SEPARATOR = "\x1f"
 COMMENT_PREFIX = "clusterctl"

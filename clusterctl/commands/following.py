@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from clusterctl.model import JobState, Status
+from clusterctl.model import JobState
 from clusterctl.result import Event, Result, Stream
 from clusterctl.runs import tail
 from clusterctl.runs.find import Run
+from clusterctl.status import Status
 from clusterctl.views import status_table
 
 BOTH: tuple[tail.Stream, ...] = ("out", "err")

@@ -14,7 +14,7 @@ from clusterctl.result import Result, Watch
 
 if TYPE_CHECKING:
     from clusterctl.cluster import GpuJob, JobUse
-    from clusterctl.model import Lease, Machine, Node
+    from clusterctl.hardware import Lease, Machine, Node
 
 EXAMPLES = """
 Examples:
@@ -63,7 +63,8 @@ def collect(*, inside_jobs: bool = False) -> GpusResult:
     """
     found, errors = look(inside_jobs=inside_jobs)
     if found.machine is None and found.nodes is None:
-        raise Unavailable("; ".join(error.message for error in errors), hint="clusterctl doctor says what is missing here")
+        hint = "run it on a GPU server or a login node; clusterctl doctor says what is missing here"
+        raise Unavailable("; ".join(error.message for error in errors), hint=hint)
     return found
 
 

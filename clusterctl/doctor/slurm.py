@@ -10,7 +10,8 @@ from clusterctl.adapters.slurm_limits import Association, Limits, Qos
 from clusterctl.doctor.check import Check
 from clusterctl.durations import slurm_time, words
 from clusterctl.errors import Unavailable
-from clusterctl.model import Node, Resources
+from clusterctl.hardware import Node
+from clusterctl.model import Resources
 from clusterctl.schema import Profile, Site
 from clusterctl.surroundings import Partition
 

@@ -11,13 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from clusterctl.plan.ladder import SHORTEST
 from trainers.config import RunConfig
 
 _COUNTS = (2, 4, 8)
 """GPUs of one node that weights are shared out over."""
-
-_SHORTEST = 128
-"""Tokens below which a row is not worth a run."""
 
 _BATCH, _ACCUMULATION = "optim.per_device_train_batch_size", "optim.gradient_accumulation_steps"
 
@@ -51,7 +49,7 @@ def rungs(config: RunConfig, gpu_type: str, gpus: int, most: int, *, batch_open:
     if config.parallel.num_nodes == 1 and gpus:
         yield from _shared(config, gpu_type, gpus, most, 0 if batch_open else effective)
     length = config.data.max_length
-    while length // 2 >= _SHORTEST:
+    while length // 2 >= SHORTEST:
         length //= 2
         yield Change(f"rows of at most {length} tokens, the rest cut off", {"data.max_length": length})
 

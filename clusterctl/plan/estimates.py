@@ -8,6 +8,9 @@ from enum import StrEnum
 TIGHT = 0.92
 """Share of a card's usable memory above which a fit is called tight: the model's error, and fragmentation."""
 
+NOW = 60.0
+"""Seconds. A start within the next minute is called 'now'."""
+
 
 @dataclass(frozen=True)
 class Term:

@@ -18,6 +18,7 @@ from clusterctl.plan.activations import Head, Widths, attention_masks, head, lay
 from clusterctl.plan.batch import ROLLOUTS
 from clusterctl.plan.estimates import Memory, Term
 from clusterctl.plan.formats import Formats, formats, longest, sequences
+from clusterctl.plan.once import once
 from clusterctl.plan.states import (
     Learning,
     buffers,
@@ -72,6 +73,7 @@ def estimate(
     return Memory(tuple(term for term in on_device if term.size), tuple(host), exact=shape.exact, rough=rough)
 
 
+@once
 def what_learns(config: RunConfig, shape: Shape) -> Learning:
     """The weights that learn: the same for every batch and card. Raises UsageProblem as ``estimate``."""
     return Learning(trainable(shape, config.model, config.stage), adapter=config.model.adapter == "lora")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clusterctl.durations import words
-from clusterctl.model import Node
+from clusterctl.hardware import Node
 from clusterctl.surroundings import Partition
 
 _LONG = 86400

@@ -7,16 +7,13 @@ from dataclasses import dataclass
 
 from clusterctl import durations
 from clusterctl.model import QueueStart
-from clusterctl.plan.estimates import Fit, Verdict
+from clusterctl.plan.estimates import NOW, Fit, Verdict
 
 NEAR = 1.10
 """Ends that are less than a tenth apart count as equal: the estimates are no better. Then the frugal one wins."""
 
 SLACK = 300.0
 """Seconds. Ends so near to each other count as equal too: nobody books four cards to be done five minutes earlier."""
-
-NOW = 60.0
-"""Seconds. A start within the next minute is called 'now'."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from clusterctl.models import flops
 from clusterctl.models.adapter import trainable
 from clusterctl.models.shape import Shape
 from clusterctl.plan.batch import PAIRS, ROLLOUTS, Batch
+from clusterctl.plan.once import once
 from trainers.hardware import GpuType
 
 if TYPE_CHECKING:
@@ -90,11 +91,16 @@ def peak(config: RunConfig, card: GpuType) -> float | None:
 
 def of_token(config: RunConfig, shape: Shape, row_length: float) -> Token:
     """The work of one token in rows of this length. Raises UsageProblem where nothing of the model can learn."""
+    weights, seen = _of_weights(config, shape), flops.attention(shape, row_length)
+    return Token(weights.trained + seen, weights.read + seen / 3, weights.learning)
+
+
+@once
+def _of_weights(config: RunConfig, shape: Shape) -> Token:
     learning = trainable(shape, config.model, config.stage)
-    seen = flops.attention(shape, row_length)
     return Token(
-        trained=flops.weights(shape, learning) + seen,
-        read=flops.weights(shape, ()) / 2 + seen / 3,
+        trained=flops.weights(shape, learning),
+        read=flops.weights(shape, ()) / 2,
         learning=sum(one.count for one in learning),
     )
 

@@ -12,7 +12,7 @@ from yaml import YAMLError
 from clusterctl import durations
 from clusterctl.adapters import store
 from clusterctl.errors import ClusterctlError
-from clusterctl.model import JobState, Level
+from clusterctl.model import JobState
 from clusterctl.models.of_run import shape_of
 from clusterctl.models.shape import Shape
 from clusterctl.plan import advice, fit
@@ -21,6 +21,7 @@ from clusterctl.runs.find import Run
 from clusterctl.runs.inventory import inventory
 from clusterctl.runs.report import Report, Used
 from clusterctl.settings import Settings
+from clusterctl.status import Level
 from trainers import hardware
 from trainers.config import RunConfig, load
 from trainers.hardware import GpuType

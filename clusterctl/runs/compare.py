@@ -11,9 +11,10 @@ from clusterctl import yaml_text
 from clusterctl.adapters import metrics, store
 from clusterctl.errors import ClusterctlError, UsageProblem
 from clusterctl.layers import leaves
-from clusterctl.model import JobState, Status
+from clusterctl.model import JobState
 from clusterctl.runs import status
 from clusterctl.runs.find import Run
+from clusterctl.status import Status
 
 _NO_DIFFERENCE = ("name", "kind", "schema_version")
 """Keys of run.yaml that say nothing of what was trained."""

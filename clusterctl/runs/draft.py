@@ -13,30 +13,32 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clusterctl import assets, render, todays_names
-from clusterctl.compose import Composed, compose, read_profile
-from clusterctl.errors import NotFound, UsageProblem
+from clusterctl.compose import Composed, compose
+from clusterctl.errors import NoFit, NotFound, UsageProblem
 from clusterctl.model import Plan, SchedulerName
 from clusterctl.models import of_run
 from clusterctl.models.shape import Shape
 from clusterctl.paths import is_dir, is_file, user_path
-from clusterctl.pipeline import Start
 from clusterctl.plan import make
 from clusterctl.plan.formats import longest
 from clusterctl.plan.inventory import Inventory
 from clusterctl.profiles import Asked, candidates
 from clusterctl.recipe import Recipe, read_recipe, sets_for
-from clusterctl.runs import choose, find, order, preflight, rows, schedulers, tracker_keys
+from clusterctl.runs import find, order, preflight, rows, schedulers, tracker_keys
 from clusterctl.runs import inventory as look
 from clusterctl.runs.asked import of_options
-from clusterctl.runs.choose import Choice, NothingFits
 from clusterctl.runs.fingerprint import fingerprint
 from clusterctl.runs.request import Request
 from clusterctl.schema import Member
 from clusterctl.settings import Settings
 from trainers.config import Eval, RunConfig
+
+if TYPE_CHECKING:
+    from clusterctl.pipeline import Start
+    from clusterctl.runs.choose import Choice
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,11 @@ def draft_or_nearest(request: Request, settings: Settings) -> tuple[list[Draft],
     """The drafts; where nothing will do, under the profile that lacks least, with all that was looked at."""
     try:
         return draft(request, settings), None
-    except NothingFits as e:
+    except NoFit as e:
+        from clusterctl.runs.choose import NothingFits
+
+        if not isinstance(e, NothingFits):
+            raise
         nearest = dataclasses.replace(request, profile=e.choice.profile, gpu_type=None, gpus=None)
         return draft(nearest, settings), e.choice
 
@@ -162,6 +168,8 @@ def _start(
             f"{recipe.document.where('pipeline')}: {called} sets {min(ours)}, but starts from {name}",
             hint="write `starts_from: none`, or drop the key",
         )
+    from clusterctl.pipeline import Start
+
     before, earlier = done[name]
     return Start(called, name, before.composed.config, root / before.run_id / "final_model", earlier)
 
@@ -185,7 +193,6 @@ def _draft_one(
 
     @cache
     def under(profile: str) -> Composed:
-        needed = read_profile(profile, request.sets).gpus_per_node > 0
         composed = compose(
             recipe,
             profile,
@@ -196,7 +203,7 @@ def _draft_one(
             extra=extra,
             start=start,
             asked=where.asked,
-            inventory=where.inventory() if needed else None,
+            inventory=where.inventory,
             shape_of=where.shape_of,
             longest_row=longest_row,
         )
@@ -208,6 +215,8 @@ def _draft_one(
         if where.inventory().problem and start is None:
             alone = (f"no GPU is used: {where.inventory().problem}",)
         if len(names) > 1:
+            from clusterctl.runs import choose
+
             choice = choose.choose(names, under, where.inventory(), request, settings, scheduler)
         profile = choice.profile if choice else names[0]
     composed = under(profile)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from clusterctl.adapters import store
 from clusterctl.errors import NotFound, UsageProblem
-from clusterctl.model import Record
 from clusterctl.paths import is_dir, is_file
+from clusterctl.record import Record
 
 
 @dataclass(frozen=True)

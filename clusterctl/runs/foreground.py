@@ -9,12 +9,13 @@ from collections.abc import Iterator, Sequence
 
 from clusterctl.adapters import process
 from clusterctl.errors import Unavailable, UsageProblem
-from clusterctl.model import JobState, Resources, Status
+from clusterctl.model import JobState, Resources
 from clusterctl.runs import status, submit
 from clusterctl.runs.draft import Draft
 from clusterctl.runs.find import Run
 from clusterctl.runs.request import Request
 from clusterctl.settings import Settings
+from clusterctl.status import Status
 
 
 def run(drafts: Sequence[Draft], request: Request, settings: Settings, *, srun: bool) -> list[Status]:

@@ -13,8 +13,8 @@ from math import isfinite, sqrt
 from statistics import fmean, median
 from typing import Any
 
-from clusterctl.model import Finding, Health, Level
 from clusterctl.plan.batch import ROLLOUTS
+from clusterctl.status import Finding, Health, Level
 
 PREFERENCES = ("dpo", "kto", "reward")
 

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from clusterctl.errors import Unavailable
-from clusterctl.model import Gpu, Machine, Node, SchedulerName
+from clusterctl.hardware import Gpu, Machine, Node
+from clusterctl.model import SchedulerName
 from clusterctl.plan.inventory import Inventory, Offer
 from clusterctl.schema import Site
 from trainers import hardware

@@ -12,7 +12,7 @@ from clusterctl.adapters.store import number
 from clusterctl.plan.estimates import Point
 from clusterctl.runs import find
 from clusterctl.runs.find import Run
-from trainers import fixes, hardware
+from trainers import hardware
 
 NEWEST = 200
 """So many runs, the newest, are looked at: what is older was measured with other versions."""
@@ -27,7 +27,11 @@ def points(root: Path) -> list[Point]:
 def point(run: Run) -> Point | None:
     """What one run has measured; None where it has not finished, or its loss was no number."""
     said = store.read_json(run.run_dir / "training_metrics.json")
-    if number(said.get("last_loss")) is None or (run.run_dir / fixes.NOTES).exists():
+    if number(said.get("last_loss")) is None:
+        return None
+    from trainers import fixes
+
+    if (run.run_dir / fixes.NOTES).exists():
         return None  # a run that was changed under way is not what its fingerprint says
     gpu = gpu_type(said, run)
     peak = number(said.get("peak_memory"))

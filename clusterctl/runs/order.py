@@ -14,13 +14,15 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clusterctl import yaml_text
 from clusterctl.errors import UsageProblem
 from clusterctl.paths import is_dir, is_file, text_of, user_path
-from clusterctl.pipeline import Start
 from trainers.config import RunConfig
+
+if TYPE_CHECKING:
+    from clusterctl.pipeline import Start
 
 RLHF = frozenset({"dpo", "kto", "grpo", "rloo", "ppo"})
 _ANSWERS = RLHF | {"sft"}

@@ -10,22 +10,24 @@ import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clusterctl.errors import ClusterctlError
 from clusterctl.model import QueueStart, Resources
 from clusterctl.plan.batch import Batch
 from clusterctl.plan.estimates import Duration, Fit, Memory, Verdict
 from clusterctl.runs import judge, measured, rows, said
-from clusterctl.runs.choose import Choice
 from clusterctl.runs.draft import Draft, draft_or_nearest
-from clusterctl.runs.fix import Fix
 from clusterctl.runs.inventory import inventory as looked_at
 from clusterctl.runs.request import Request
 from clusterctl.runs.rows import Rows
 from clusterctl.runs.starts import starts
 from clusterctl.settings import Settings
 from trainers.config import RunConfig
+
+if TYPE_CHECKING:
+    from clusterctl.runs.choose import Choice
+    from clusterctl.runs.fix import Fix
 
 
 @dataclass(frozen=True)

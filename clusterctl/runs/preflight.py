@@ -21,7 +21,7 @@ def check(config: RunConfig, planned: frozenset[str] = frozenset()) -> tuple[str
     Raises:
         UsageProblem: a data file is empty or has bad rows (with their numbers), or the model is none or does not fit.
     """
-    from trainers import rewards, templates
+    from trainers import templates
     from trainers.data.examples import TEXT_STAGES, look_at_examples
     from trainers.errors import InputProblem
     from trainers.model.fit import check_fit, read_config
@@ -36,7 +36,10 @@ def check(config: RunConfig, planned: frozenset[str] = frozenset()) -> tuple[str
         check_fit(config, read_config(config.model))
         if config.stage not in TEXT_STAGES and model.is_absolute():
             templates.check_tokenizer(user_path(model), config.model.chat_template)
-        rewards.check(getattr(config.method, "reward_functions", []))
+        if functions := getattr(config.method, "reward_functions", []):
+            from trainers import rewards
+
+            rewards.check(functions)
         return tuple(look_at_examples(config))
     except InputProblem as e:
         raise UsageProblem(e.message, hint=e.hint) from e

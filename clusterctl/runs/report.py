@@ -11,10 +11,11 @@ from statistics import fmean
 from typing import Any
 
 from clusterctl.adapters import metrics, store
-from clusterctl.model import Attempt, Health, JobState, Resources, Status
+from clusterctl.model import JobState, Resources
 from clusterctl.plan import pace
 from clusterctl.runs import health, status
 from clusterctl.runs.find import Run
+from clusterctl.status import Attempt, Health, Status
 
 COMPARED = ("seconds_per_step", "tokens_per_second", "peak_memory", "train_seconds")
 

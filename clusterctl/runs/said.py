@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clusterctl.compose import Composed
-from trainers.config import schema_of
+from trainers.config.section import section_of
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,11 @@ class Value:
 
 def said(composed: Composed) -> list[Value]:
     """What somebody said, and is not the default."""
-    smallest = {"stage": composed.config.stage, "model": {}, "data": {}}
-    schema = schema_of(smallest)
     found = []
     for key, origin in composed.origins.items():
         if key in ("name", "kind", "stage"):
             continue
-        value, default = _at(composed.config, key), _default(schema, key)
+        value, default = _at(composed.config, key), _default(type(composed.config), key)
         if value != default:
             found.append(Value(key, value, origin))
     return found
@@ -39,8 +37,6 @@ def _at(config: Any, key: str) -> Any:
 
 
 def _default(schema: Any, key: str) -> Any:
-    from trainers.config.fields import section_of
-
     *sections, name = key.split(".")
     for part in sections:
         field = schema.model_fields.get(part)

@@ -22,7 +22,7 @@ from clusterctl.surroundings import SlurmSite, Surroundings
 from clusterctl.validation import validate
 
 if TYPE_CHECKING:
-    from clusterctl.model import Machine
+    from clusterctl.hardware import Machine
 
 
 _NOT_SHARED = ("/tmp/", "/var/tmp/", "/dev/shm/")  # noqa: S108 - nothing is written there

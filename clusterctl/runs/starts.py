@@ -9,7 +9,8 @@ from dataclasses import replace
 from functools import cache
 
 from clusterctl.errors import NoFit, Unavailable
-from clusterctl.model import Machine, QueueStart, Resources, SchedulerName
+from clusterctl.hardware import Machine
+from clusterctl.model import QueueStart, Resources, SchedulerName
 
 
 def starts(scheduler: SchedulerName) -> Callable[[Resources], QueueStart]:
@@ -22,8 +23,9 @@ def starts(scheduler: SchedulerName) -> Callable[[Resources], QueueStart]:
     return lambda resources: _here(resources, look)
 
 
+@cache
 def this_machine() -> Machine:
-    """The cards of this machine that a job of ours can be given. Raises Unavailable: no driver."""
+    """The cards of this machine that a job of ours can be given, looked at once. Raises Unavailable: no driver."""
     from clusterctl.adapters import choose_gpus, nvml
 
     machine = nvml.machine()

@@ -14,10 +14,12 @@ from clusterctl.adapters.scheduler import Scheduler
 from clusterctl.adapters.slurm_words import explain_reason
 from clusterctl.durations import words
 from clusterctl.errors import Unavailable
-from clusterctl.model import Attempt, Health, Job, JobEntry, JobRef, JobState, Progress, Status
+from clusterctl.model import Job, JobRef, JobState
 from clusterctl.plan import pace
+from clusterctl.record import JobEntry
 from clusterctl.runs import health, schedulers
 from clusterctl.runs.find import Run, confirm
+from clusterctl.status import Attempt, Health, Progress, Status
 
 FOREGROUND_LOCK = "foreground.lock"
 CANCELLED = "cancelled.json"

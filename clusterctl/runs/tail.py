@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Literal
 
 from clusterctl.errors import NotFound
-from clusterctl.model import JobState, Status
+from clusterctl.model import JobState
 from clusterctl.runs import find, status
 from clusterctl.runs.find import Run
+from clusterctl.status import Status
 
 Stream = Literal["out", "err"]
 

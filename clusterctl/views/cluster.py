@@ -13,7 +13,7 @@ from rich.text import Text
 from clusterctl.adapters.slurm_words import explain_reason
 from clusterctl.cluster import GpuJob, JobUse, count, queues, unseen
 from clusterctl.durations import words
-from clusterctl.model import Node
+from clusterctl.hardware import Node
 from clusterctl.views.cells import gib, plain, table
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clusterctl.durations import words
-from clusterctl.model import Gpu, Lease, Machine
+from clusterctl.hardware import Gpu, Lease, Machine
 from clusterctl.views.cells import gib, plain, table
 from clusterctl.views.cluster import cluster_view
 from clusterctl.views.machine import STYLES, picture, state

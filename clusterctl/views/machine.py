@@ -7,7 +7,7 @@ from itertools import combinations
 
 from rich.text import Text
 
-from clusterctl.model import Gpu, Lease, Machine, Pair
+from clusterctl.hardware import Gpu, Lease, Machine, Pair
 from clusterctl.views.cells import plain
 
 STYLES = {"free": "green", "in use": "cyan", "split by MIG": "dim", "unusable": "bold red"}

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clusterctl import durations
 from clusterctl.plan.batch import Batch
-from clusterctl.plan.estimates import Duration, Fit
+from clusterctl.plan.estimates import NOW, Duration, Fit
 from clusterctl.plan.fit import gib
-from clusterctl.plan.rank import NOW, Place
-from clusterctl.runs.choose import Choice
 from clusterctl.runs.plan import Planned
 from clusterctl.views.text_table import facts, plain, table
+
+if TYPE_CHECKING:
+    from clusterctl.plan.rank import Place
+    from clusterctl.runs.choose import Choice
 
 _SHOWN = 8
 """Places of a choice that would do; of those that will not, every one is told with its number."""

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from clusterctl.durations import words
-from clusterctl.model import Level, Resources
+from clusterctl.model import Resources
 from clusterctl.plan.fit import gib
 from clusterctl.runs.report import Compared, Report, Used
+from clusterctl.status import Level
 from clusterctl.views.text_table import facts, table
 from trainers import hardware
 

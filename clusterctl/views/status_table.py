@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clusterctl.durations import words
-from clusterctl.model import JobState, Level, Status
+from clusterctl.model import JobState
 from clusterctl.runs import sweep_status
 from clusterctl.runs.sweep_status import SweepStatus
+from clusterctl.status import Level, Status
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult

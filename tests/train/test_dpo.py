@@ -20,7 +20,7 @@ from tests.tiny import write_jsonl, write_run
 from tests.train.conftest import environment, metrics, weights
 from tests.train.preferences import pairs, points, run_all
 from trainers.config import parse
-from trainers.config.methods import DpoMethod
+from trainers.config.stages.dpo import DpoMethod
 
 SCHEDULE: dict[str, Any] = {
     "stage": "dpo",

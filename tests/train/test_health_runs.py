@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from clusterctl.adapters import metrics
-from clusterctl.model import Health, Level
 from clusterctl.runs.health import judge
+from clusterctl.status import Health, Level
 from tests.tiny import make_rows, write_csv, write_jsonl, write_run
 from tests.train.preferences import pairs, run_all
 

@@ -20,7 +20,8 @@ def home(tmp_path: Path) -> dict[str, str]:
     """An environment in which nothing of this machine's user shows, and no Slurm is on PATH."""
     (tmp_path / "home").mkdir()
     (tmp_path / "bin").mkdir()
-    for program in ("bash", "env", "stat", "date", "hostname", "dirname", "python3", "sleep", "cat", "kill", "grep"):
+    programs = ("bash", "env", "stat", "date", "hostname", "dirname", "python3", "sleep", "cat", "kill", "grep", "tr")
+    for program in programs:
         found = next((Path(p) / program for p in ("/usr/bin", "/bin") if (Path(p) / program).exists()), None)
         if found:
             (tmp_path / "bin" / program).symlink_to(found)

@@ -115,7 +115,8 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             **sections,
         }
         (tmp_path / "r.yaml").write_text(yaml_text.dump(values), encoding="utf-8")
-        return compose.compose(read_recipe("r.yaml"), profile, Site(), sets, inventory=inventory, shape_of=known)
+        look = (lambda: inventory) if inventory else None
+        return compose.compose(read_recipe("r.yaml"), profile, Site(), sets, inventory=look, shape_of=known)
 
     return make
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from clusterctl.adapters.choose_gpus import candidates, choose, count, visible
 from clusterctl.errors import NoFit
-from clusterctl.model import Gpu, GpuProcess, Pair, Resources
+from clusterctl.hardware import Gpu, GpuProcess, Pair
+from clusterctl.model import Resources
 
 GIB = 1024**3
 

@@ -48,6 +48,8 @@ def test_commands_load_only_what_they_need(folder: Path, recipe: Path, home: dic
         assert not modules(*words, cwd=folder, env=home) & HEAVY
     submitting = modules("submit", str(recipe), "--dry-run", cwd=folder, env=home)
     assert not submitting & {"torch", "transformers", "trl", "peft", "datasets", "pynvml", "submitit"}
+    stages = {one for one in submitting if one.startswith("trainers.config.stages.")}
+    assert stages == {"trainers.config.stages.sft"}
 
 
 def test_every_command_has_help_with_examples(cli: Cli) -> None:

@@ -47,6 +47,12 @@ def test_hostile_recipe_values_arrive_in_run_yaml(
     assert arrived.data.train_files == [str(data)]
 
 
+@pytest.mark.parametrize("text", ["1e100", "1e-4", "010", "12:00:00", "0x1f", "yes", "1_000"])
+def test_text_that_looks_like_a_number_stays_text(tmp_path: Path, text: str) -> None:
+    (tmp_path / "f.yaml").write_text(yaml_text.dump({"key": text}), encoding="utf-8")
+    assert yaml_text.read(tmp_path / "f.yaml").values == {"key": text}
+
+
 @pytest.mark.parametrize(
     ("written", "read"),
     [

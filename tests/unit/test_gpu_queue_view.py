@@ -18,7 +18,8 @@ from clusterctl.adapters.slurm_cluster import array_tasks, parse_gpu_jobs
 from clusterctl.adapters.slurm_live import parse_use
 from clusterctl.adapters.slurm_text import SEPARATOR
 from clusterctl.cluster import GpuJob, JobUse, queues, unseen
-from clusterctl.model import Gpu, Gres, JobState, Node
+from clusterctl.hardware import Gpu, Gres, Node
+from clusterctl.model import JobState
 from clusterctl.views.cluster import cluster_view
 from tests.fake_nvml.build import fake_nvml_env
 from tests.project import CLUSTERCTL

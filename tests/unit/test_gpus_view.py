@@ -7,7 +7,7 @@ import io
 from rich.console import Console, RenderableType
 
 from clusterctl.commands.gpus import GpusResult
-from clusterctl.model import Gpu, GpuProcess, Gres, Machine, Node
+from clusterctl.hardware import Gpu, GpuProcess, Gres, Machine, Node
 from clusterctl.views.cluster import cluster_view
 from clusterctl.views.gpus import gpus_view, machine_view
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from clusterctl.adapters import metrics
-from clusterctl.model import Health, Level
 from clusterctl.runs.health import judge
+from clusterctl.status import Health, Level
 
 Curve = Callable[[int], float]
 

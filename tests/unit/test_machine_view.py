@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from clusterctl.model import Gpu, GpuProcess, Lease, Machine, Pair
+from clusterctl.hardware import Gpu, GpuProcess, Lease, Machine, Pair
 from clusterctl.views.gpus import machine_view
 from tests.unit.test_gpus_view import gpu, row, show
 

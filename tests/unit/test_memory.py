@@ -153,6 +153,18 @@ def test_4_bit_weights_take_a_third() -> None:
     assert four < 0.4 * plain
 
 
+def test_what_learns_is_reckoned_once_for_all_batches_and_anew_for_another_adapter() -> None:
+    shape = shape_of("Qwen/Qwen2.5-1.5B")
+    one = memory.what_learns(configure(shape.name, "lora"), shape)
+    batch = configure(shape.name, "lora", optim__per_device_train_batch_size=4, model__gradient_checkpointing=False)
+    assert memory.what_learns(batch, shape) is one
+    assert memory.what_learns(configure(shape.name, "lora", model__lora={"r": 4}), shape).count == one.count / 4
+    assert memory.what_learns(configure(shape.name, "lora", model__freeze=["*.layers.0.*"]), shape).count < one.count
+    assert memory.what_learns(configure(shape.name), shape).count == shape.total
+    smaller = shape_of("Qwen/Qwen2.5-0.5B")
+    assert memory.what_learns(configure(shape.name, "lora"), smaller).count < one.count
+
+
 def test_on_a_cpu_all_lies_in_the_memory_of_the_node() -> None:
     found = estimated(configure("Qwen/Qwen2.5-0.5B", parallel__device="cpu", parallel__launcher="python"))
     assert found.device == () and found.host_total > 16 * shape_of("Qwen/Qwen2.5-0.5B").total

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from clusterctl.errors import Unavailable
-from clusterctl.model import Gpu, GpuProcess, Machine
+from clusterctl.hardware import Gpu, GpuProcess, Machine
 from tests.fake_nvml.build import A40, A800, FLEET, Card, fake_nvml_env
 
 GIB = 1024**3

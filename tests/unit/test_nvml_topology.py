@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clusterctl.model import Machine, Pair
+from clusterctl.hardware import Machine, Pair
 from tests.fake_nvml.build import A40, A800, MIXED_SERVER
 from tests.unit.test_nvml import machine
 

@@ -12,9 +12,11 @@ import pytest
 
 from clusterctl.adapters import store
 from clusterctl.errors import NotFound
-from clusterctl.model import JobState, Progress, Record, Resources
+from clusterctl.model import JobState, Resources
+from clusterctl.record import Record
 from clusterctl.runs import find, status
 from clusterctl.runs.find import Run
+from clusterctl.status import Progress
 
 VERSION_1 = """\
 {

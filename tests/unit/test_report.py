@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from clusterctl.adapters import store
-from clusterctl.model import JobEntry, Record, Resources
+from clusterctl.model import Resources
+from clusterctl.record import JobEntry, Record
 from tests.project import Answer
 from trainers.config import parse
 

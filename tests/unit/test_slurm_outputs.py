@@ -11,7 +11,7 @@ import pytest
 from clusterctl.adapters import slurm_cluster
 from clusterctl.adapters import slurm_text as text
 from clusterctl.adapters.slurm_words import is_ambiguous, refusal
-from clusterctl.model import Gres
+from clusterctl.hardware import Gres
 
 FOLDER = Path(__file__).parent / "slurm_outputs"
 RELEASES = {"22.05.8", "24.11.5", "26.05.5"}

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from clusterctl.adapters import slurm_text as text
 from clusterctl.adapters.slurm_words import explain_reason, hint_for, is_ambiguous, refusal
-from clusterctl.model import Gres, JobRef, JobState
+from clusterctl.hardware import Gres
+from clusterctl.model import JobRef, JobState
 
 REF = JobRef("17", "tok", 1795416457.5, Path("/a b/run-1"))
 

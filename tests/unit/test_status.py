@@ -12,8 +12,10 @@ from rich.console import Console
 
 from clusterctl.adapters import store
 from clusterctl.errors import NotFound, UsageProblem
-from clusterctl.model import JobEntry, JobState, Level, Record, Resources, Status
+from clusterctl.model import JobState, Resources
+from clusterctl.record import JobEntry, Record
 from clusterctl.runs import find, status
+from clusterctl.status import Level, Status
 from clusterctl.views import status_table
 
 NOW = time.time()

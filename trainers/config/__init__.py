@@ -2,63 +2,44 @@
 
 No torch here: a login node validates with it. Sections and names are those of transformers, TRL and PEFT
 wherever they have a name for the thing. A run is described by the class of its stage, which alone knows the
-fields of its ``method``.
+fields of its ``method``, in the module of the stage's name in ``stages``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from trainers.config.engines import verl_problem
-from trainers.config.groups import batch_problem, group_problem
-from trainers.config.methods import (
-    CptMethod,
-    DpoMethod,
-    GrpoMethod,
-    KtoMethod,
-    MlmMethod,
-    PpoMethod,
-    RewardMethod,
-    RlooMethod,
-    SftMethod,
-    StagedMethod,
-)
+from trainers.config.groups import batch_problem
 from trainers.config.section import Line, Section
 from trainers.config.sections import Data, Eval, Model, Optim, Output, Parallel, Precision, Tracking, parallel_problem
 
 __all__ = [
     "STAGES",
-    "Cpt",
     "Data",
-    "Dpo",
     "Eval",
-    "Grpo",
-    "Kto",
-    "Mlm",
     "Model",
     "Optim",
     "Output",
     "Parallel",
-    "Ppo",
     "Precision",
-    "Reward",
-    "Rloo",
     "RunConfig",
-    "Sft",
-    "Stage1",
-    "Stage2",
     "Tracking",
     "explain",
     "load",
+    "of_stage",
     "parallel_problem",
     "parse",
     "schema_of",
 ]
+
+Stage = Literal["cpt", "mlm", "sft", "dpo", "kto", "reward", "grpo", "rloo", "ppo", "stage1", "stage2"]
+STAGES: tuple[str, ...] = get_args(Stage)
 
 
 class RunConfig(Section):
@@ -108,185 +89,16 @@ class RunConfig(Section):
         return self
 
 
-class Cpt(RunConfig):
-    """Continued pre-training."""
-
-    stage: Literal["cpt"]
-    method: CptMethod = CptMethod()
-
-
-class Mlm(RunConfig):
-    """Masked language modelling of an encoder."""
-
-    stage: Literal["mlm"]
-    method: MlmMethod = MlmMethod()
-
-
-class Sft(RunConfig):
-    """Supervised fine-tuning."""
-
-    stage: Literal["sft"]
-    method: SftMethod = SftMethod()
-
-
-class PreferenceOptim(Optim):
-    """Preferences are learnt in small steps: 5e-6 is for an adapter, 5e-7 for all weights."""
-
-    learning_rate: float = Field(5e-6, gt=0, description="The learning rate at its peak.")
-
-
-class Dpo(RunConfig):
-    """Direct preference optimisation."""
-
-    stage: Literal["dpo"]
-    method: DpoMethod = DpoMethod()
-    optim: PreferenceOptim = PreferenceOptim()
-
-
-class KtoOptim(PreferenceOptim):
-    """A batch has to hold several rows."""
-
-    per_device_train_batch_size: int = Field(4, ge=1, description="Rows a process takes at once.")
-
-
-class Kto(RunConfig):
-    """Kahneman-Tversky optimisation."""
-
-    stage: Literal["kto"]
-    method: KtoMethod = KtoMethod()
-    optim: KtoOptim = KtoOptim()
-
-    @model_validator(mode="after")
-    def _has_others(self) -> Kto:
-        if self.method.loss_type == "kto" and self.optim.per_device_train_batch_size < 2:
-            raise ValueError(
-                "optim.per_device_train_batch_size must be 2 or more: loss_type kto takes the answers to the other "
-                "prompts of a batch for comparison (apo_zero_unpaired does not)"
-            )
-        return self
-
-
-class Reward(RunConfig):
-    """A reward model."""
-
-    stage: Literal["reward"]
-    method: RewardMethod = RewardMethod()
-
-
-class RolloutOptim(Optim):
-    """Stages on answers of the model's own: TRL's learning rate."""
-
-    learning_rate: float = Field(1e-6, gt=0, description="The learning rate at its peak.")
-
-
-class Grpo(RunConfig):
-    """Group relative policy optimisation."""
-
-    stage: Literal["grpo"]
-    engine: Literal["trl", "verl"] = Field("trl", description="What trains: TRL on one node, verl on Ray over many.")
-    method: GrpoMethod
-    optim: RolloutOptim = RolloutOptim()
-
-    @model_validator(mode="after")
-    def _possible(self) -> Grpo:
-        _check_rollouts(self)
-        return self
-
-
-class Rloo(RunConfig):
-    """REINFORCE leave one out."""
-
-    stage: Literal["rloo"]
-    method: RlooMethod
-    optim: RolloutOptim = RolloutOptim()
-
-    @model_validator(mode="after")
-    def _possible(self) -> Rloo:
-        _check_rollouts(self)
-        return self
-
-
-class Ppo(RunConfig):
-    """Proximal policy optimisation, on verl."""
-
-    stage: Literal["ppo"]
-    engine: Literal["verl"] = Field("verl", description="What trains: verl on Ray.")
-    method: PpoMethod
-    optim: RolloutOptim = RolloutOptim()
-
-    @model_validator(mode="after")
-    def _possible(self) -> Ppo:
-        _check_rollouts(self)
-        return self
-
-
-def _check_rollouts(run: RunConfig) -> None:
-    """Raise ValueError for what the engine cannot do, and for steps that hold no whole groups of answers."""
-    if run.engine == "verl" and (problem := verl_problem(run)):
-        raise ValueError(problem)
-    optim = run.optim
-    batch, accumulation = optim.per_device_train_batch_size, optim.gradient_accumulation_steps
-    if problem := group_problem(batch, accumulation, run.parallel.world_size, run.method.num_generations):
-        raise ValueError(problem)
-
-
-class _Staged(RunConfig):
-    """Two-stage training."""
-
-    method: StagedMethod = StagedMethod()
-
-    @model_validator(mode="after")
-    def _has_layers(self) -> _Staged:
-        if self.model.adapter != "none":
-            raise ValueError(f"{self.stage} trains the model's own weights: set model.adapter to none")
-        if self.stage == "stage1":
-            # Stage 2 finds them in the config of the model that stage 1 made.
-            if not self.model.rope_free_layers:
-                raise ValueError("stage1 needs model.rope_free_layers: the layers that lose their positions")
-            if self.model.freeze or self.model.train_only:
-                raise ValueError("stage1 trains the layers of model.rope_free_layers: drop freeze and train_only")
-        return self
-
-
-class Stage1(_Staged):
-    """Only the RoPE-free layers learn."""
-
-    stage: Literal["stage1"]
-
-
-class Stage2(_Staged):
-    """All parameters learn."""
-
-    stage: Literal["stage2"]
-
-
-STAGES: dict[str, type[RunConfig]] = {
-    "cpt": Cpt,
-    "mlm": Mlm,
-    "sft": Sft,
-    "dpo": Dpo,
-    "kto": Kto,
-    "reward": Reward,
-    "grpo": Grpo,
-    "rloo": Rloo,
-    "ppo": Ppo,
-    "stage1": Stage1,
-    "stage2": Stage2,
-}
-
-
-class _Unknown(RunConfig):
-    """Stands for a stage that there is not, so that all its other errors are found too."""
-
-    stage: Literal["cpt", "mlm", "sft", "dpo", "kto", "reward", "grpo", "rloo", "ppo", "stage1", "stage2"]
-    engine: Any = "trl"
-    method: Any = None
+def of_stage(stage: str) -> type[RunConfig]:
+    """The class of one of STAGES. No other is loaded: a command needs one, and each takes milliseconds."""
+    schema: type[RunConfig] = getattr(import_module(f"trainers.config.stages.{stage}"), stage.capitalize())
+    return schema
 
 
 def schema_of(values: Mapping[str, Any]) -> type[RunConfig]:
     """The class that checks these values: that of their stage."""
     stage = values.get("stage")
-    return STAGES.get(stage, _Unknown) if isinstance(stage, str) else _Unknown
+    return of_stage(stage if isinstance(stage, str) and stage in STAGES else "unknown")
 
 
 def parse(values: Any) -> RunConfig:

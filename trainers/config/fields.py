@@ -8,14 +8,14 @@ from __future__ import annotations
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from trainers.config import STAGES
+from trainers.config import STAGES, of_stage
+from trainers.config.section import keys, section_of
 
 REQUIRED = "required"
 """What stands for the default of a key that has none."""
@@ -58,8 +58,8 @@ def look_up(key: str) -> Key | None:
     """The key of this dotted name, in all stages that have it; None where there is none."""
     found: dict[str, tuple[Leaf, ...]] = {}
     meaning, is_section = "", False
-    for stage, schema in STAGES.items():
-        at = _walk(schema, key)
+    for stage in STAGES:
+        at = _walk(of_stage(stage), key)
         if at is None:
             continue
         owner, name = at
@@ -79,27 +79,9 @@ def look_up(key: str) -> Key | None:
 def all_keys() -> list[str]:
     """Every dotted key of every stage: sections and leaves."""
     found: dict[str, None] = {}
-    for schema in STAGES.values():
-        found |= dict.fromkeys(_names(schema))
+    for stage in STAGES:
+        found |= dict.fromkeys(keys(of_stage(stage)))
     return list(found)
-
-
-@cache
-def _names(model: type[BaseModel]) -> tuple[str, ...]:
-    """The dotted keys of a section; the stages share most of theirs."""
-    found = []
-    for name, info in model.model_fields.items():
-        inner = section_of(info)
-        found += [name, *(f"{name}.{key}" for key in (_names(inner) if inner else ()))]
-    return tuple(found)
-
-
-def section_of(info: FieldInfo) -> type[BaseModel] | None:
-    """The section that a field is; None for one that takes a value."""
-    for candidate in (info.annotation, *get_args(info.annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return None
 
 
 def paragraph(model: type[BaseModel]) -> str:

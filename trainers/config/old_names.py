@@ -221,15 +221,15 @@ _TODAYS_SECTIONS = ("model", "data", "method", "optim", "parallel", "tracking", 
 _SECRET = re.compile(r"(^|_)(api_?key|token|password|secret)$", re.IGNORECASE)
 
 
-def translate(said: Leaves, where: Callable[[str], str], known: frozenset[str]) -> Today:
-    """Today's names for everything in ``said``; what is in ``known`` stays. ``where`` locates a key for messages.
+def translate(said: Leaves, where: Callable[[str], str]) -> Today:
+    """Today's names for everything in ``said``. ``where`` locates a key for messages. A key of today is its own name.
 
     Raises InputProblem for a key that carries a secret, one that has no counterpart, and for two keys that say the
     same thing. Unknown keys pass: whoever validates has the words for them.
     """
     today = Today()
     for key, value in said.items():
-        name = None if key in known and key != "stage" else _old_name(key)
+        name = _old_name(key)
         if name is None:
             _put(today, key, value, key, where)
         elif _SECRET.search(name):

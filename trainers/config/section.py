@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from functools import cache
+from typing import Annotated, Any, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic.fields import FieldInfo
 
 
 class Section(BaseModel):
@@ -12,6 +14,24 @@ class Section(BaseModel):
 
     # Of all stages a command needs one; to build the validators of the others takes as long as all the rest of it.
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), defer_build=True)
+
+
+def section_of(info: FieldInfo) -> type[BaseModel] | None:
+    """The section that a field is; None for one that takes a value."""
+    for candidate in (info.annotation, *get_args(info.annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+@cache
+def keys(model: type[BaseModel]) -> tuple[str, ...]:
+    """All dotted keys of a model: sections and leaves."""
+    found = []
+    for name, info in model.model_fields.items():
+        inner = section_of(info)
+        found += [name, *(f"{name}.{key}" for key in (keys(inner) if inner else ()))]
+    return tuple(found)
 
 
 def _one_or_many(value: Any) -> Any:

@@ -1,6 +1,6 @@
 """What is known of GPU types before any is at hand: one data file, read by the planner and by the trainers.
 
-The standard library and YAML only. What NVML measured of a card beats what stands here.
+The standard library only. What NVML measured of a card beats what stands here.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
+
+from trainers.hardware.gpu_types import TYPES
 
 _MIB, _GIB = 1024**2, 1024**3
 
@@ -51,6 +52,7 @@ def types() -> Mapping[str, GpuType]:
     return {key: known.gpu for key, known in _table().items()}
 
 
+@cache
 def find(name: str, memory: int | None = None) -> GpuType | None:
     """The type that a name means: one of NVML's, a GRES type, a feature, a word of a profile.
 
@@ -144,23 +146,18 @@ def _kin(word: str | None) -> list[_Known]:
 
 @cache
 def _table() -> Mapping[str, _Known]:
-    import yaml
-
-    text = Path(__file__).with_name("gpu_types.yaml").read_text(encoding="utf-8")
-    entries = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))["types"]  # noqa: S506
     return {
         key: _Known(
             _gpu(entry.get("of", key), entry),
             words=frozenset(key.split("_")[1:]) | frozenset(entry.get("words", ())),
             also=frozenset(entry.get("also", ())),
         )
-        for key, entry in entries.items()
+        for key, entry in TYPES.items()
     }
 
 
 def _gpu(name: str, entry: Mapping[str, Any]) -> GpuType:
     speeds = {speed: 1e12 * number for speed, number in entry["tflops"].items()}
-    major, minor = str(entry["compute_capability"]).split(".")
     inferred = tuple(entry.get("inferred", ()))
     if unknown := set(inferred) - {field.name for field in fields(GpuType)}:
         raise ValueError(f"{name}: no such field: {', '.join(sorted(unknown))}")
@@ -173,7 +170,7 @@ def _gpu(name: str, entry: Mapping[str, Any]) -> GpuType:
         fp8=speeds.get("fp8"),
         fp32=speeds.get("fp32"),
         bandwidth=1e9 * entry["bandwidth"],
-        compute_capability=(int(major), int(minor)),
+        compute_capability=entry["compute_capability"],
         link=entry["link"],
         link_bandwidth=1e9 * entry["link_bandwidth"],
         inferred=inferred,

@@ -21,7 +21,7 @@ from trainers.hardware import find
 def peak_flops(card: str) -> float | None:
     """Dense FLOP/s of a card, by its name, at bf16 (fp16 before Ampere); None for a card that is not known.
 
-    Source: trainers/hardware/gpu_types.yaml.
+    Source: trainers/hardware/gpu_types.py.
     """
     known = find(card)
     return known.half if known else None

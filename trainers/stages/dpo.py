@@ -13,7 +13,7 @@ from typing import Any
 from transformers import PrinterCallback
 from trl import DPOConfig
 
-from trainers.config import Dpo
+from trainers.config.stages.dpo import Dpo
 from trainers.data.answered import counts, stored, tokenise_pairs
 from trainers.data.examples import Examples
 from trainers.data.kinds import Example

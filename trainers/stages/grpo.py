@@ -6,7 +6,7 @@ from typing import Any
 
 from trl import GRPOConfig, GRPOTrainer
 
-from trainers.config import Grpo
+from trainers.config.stages.grpo import Grpo
 from trainers.data.examples import Examples
 from trainers.run import Run
 from trainers.stages.prepared import Prepared

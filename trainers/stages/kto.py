@@ -17,7 +17,7 @@ from transformers import PrinterCallback
 from trl import KTOConfig, KTOTrainer
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 
-from trainers.config import Kto
+from trainers.config.stages.kto import Kto
 from trainers.data.answered import counts, tokenise_labelled
 from trainers.data.examples import Examples
 from trainers.data.kinds import Example

@@ -15,7 +15,7 @@ from datasets import Dataset
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PrinterCallback, TrainingArguments
 
-from trainers.config import Mlm
+from trainers.config.stages.mlm import Mlm
 from trainers.data.dataset import IGNORED
 from trainers.data.documents import NO_WORD
 from trainers.data.examples import Examples

@@ -14,7 +14,7 @@ from transformers import PrinterCallback, set_seed
 from trl import RewardConfig, RewardTrainer
 from trl.trainer.reward_trainer import suppress_seqcls_warning
 
-from trainers.config import Reward
+from trainers.config.stages.reward import Reward
 from trainers.data.answered import counts, tokenise_pairs
 from trainers.data.examples import Examples
 from trainers.model.load import load_model, load_tokenizer

@@ -6,7 +6,7 @@ from typing import Any
 
 from trl import RLOOConfig, RLOOTrainer
 
-from trainers.config import Rloo
+from trainers.config.stages.rloo import Rloo
 from trainers.data.examples import Examples
 from trainers.run import Run
 from trainers.stages.prepared import Prepared

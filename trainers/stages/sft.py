@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import PrinterCallback
 
-from trainers.config import Sft
+from trainers.config.stages.sft import Sft
 from trainers.data.examples import Examples
 from trainers.data.template import ChatTemplate
 from trainers.data.tokenised import prepare_rows

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trainers.config import RunConfig
-from trainers.config.methods import GrpoMethod
+from trainers.config.stages.grpo import GrpoMethod
 
 LOSSES = {
     "grpo": "seq-mean-token-mean",
