@@ -27,14 +27,14 @@ def submit(
     follow: bool,
 ) -> Result:
     """One run for each combination of values."""
-    from clusterctl.runs import aftercare, predict, sweep
+    from clusterctl.runs import aftercare, predict, sweep, sweep_drafts
     from clusterctl.views import swept
 
     if not texts:
-        raise UsageProblem("--parallel is the limit of a sweep", hint=f"add one: {sweep.HINT}")
+        raise UsageProblem("--parallel is the limit of a sweep", hint=f"add one: {sweep_drafts.HINT}")
     if follow:
         raise UsageProblem("--follow follows one run, not a sweep", hint="clusterctl status --watch shows all of them")
-    drafts = sweep.drafts(request, texts, parallel, site)
+    drafts = sweep_drafts.drafts(request, texts, parallel, site)
     request, drafts = aftercare.with_word(request, drafts, notify, site.site())
     said = [note for one in drafts for note in one.notes]
     notes = _once([*said, *predict.memory_notes(drafts, site.output_root)], drafts)

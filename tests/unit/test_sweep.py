@@ -17,7 +17,7 @@ from clusterctl import output
 from clusterctl.adapters import places, slurm_text
 from clusterctl.errors import NotFound, Unavailable, UsageProblem
 from clusterctl.model import JobRef, JobState
-from clusterctl.runs import compare, find, status, sweep, sweep_status
+from clusterctl.runs import compare, find, status, sweep, sweep_drafts, sweep_status
 from tests.local_box import wait_until
 from tests.project import CLUSTERCTL
 from tests.unit.conftest import Answer
@@ -47,7 +47,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_lists_and_quoted_commas_are_values() -> None:
-    assert sweep.axes(["model.lora.target_modules=[q_proj,k_proj],all-linear", "name_of='a,b', c's,d]"]) == {
+    assert sweep_drafts.axes(["model.lora.target_modules=[q_proj,k_proj],all-linear", "name_of='a,b', c's,d]"]) == {
         "model.lora.target_modules": ["[q_proj,k_proj]", "all-linear"],
         "name_of": ["'a,b'", "c's", "d]"],
     }
@@ -59,15 +59,15 @@ def test_lists_and_quoted_commas_are_values() -> None:
         ["optim.seed=1,'2,3"],
     ):
         with pytest.raises(UsageProblem):
-            sweep.axes(wrong)
+            sweep_drafts.axes(wrong)
 
 
 def test_old_names_are_todays_with_their_values_or_refused() -> None:
-    assert sweep.axes(["batch_size=1,2"]) == {"optim.per_device_train_batch_size": ["1", "2"]}
-    assert sweep.axes(["validation_split_percentage=5,10"]) == {"data.validation_split": ["0.05", "0.1"]}
+    assert sweep_drafts.axes(["batch_size=1,2"]) == {"optim.per_device_train_batch_size": ["1", "2"]}
+    assert sweep_drafts.axes(["validation_split_percentage=5,10"]) == {"data.validation_split": ["0.05", "0.1"]}
     for none_or_several in ("load_in_8bit=false,true", "use_local_swanlab=true,false", "output_dir=a,b"):
         with pytest.raises(UsageProblem, match="old name"):
-            sweep.axes([none_or_several])
+            sweep_drafts.axes([none_or_several])
 
 
 def test_tasks_as_sbatch_reads_them() -> None:
