@@ -4,18 +4,19 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PATH:/usr/sbin:/sbin" # where Debian keeps the daemons, which are not on everybody's path
 
-suites=(tests/slurm tests/train tests/failures tests/unit)
+# By turns one that mostly waits for Slurm and one that trains; the files with the long tests before the many short ones.
+mapfile -t turns < <(paste -d '\n' <(ls tests/slurm/test_*.py) <(ls tests/train/test_*.py) | grep .)
+suites=("${turns[@]}" tests/failures tests/unit)
 missing=()
 for program in slurmctld slurmd munged slurmdbd mariadbd; do
     command -v "$program" >/dev/null || missing+=("$program")
 done
 if ((${#missing[@]})); then
-    suites=("${suites[@]:1}")
+    suites=(tests/train tests/failures tests/unit)
 fi
 
-# Two at a time, a file each: half of the tests wait for Slurm or for a training. The files with the long tests first,
-# or one of them would be the last and alone.
-.venv/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder "${suites[@]}" "$@"
+# Three at a time, a file each.
+.venv/bin/pytest -n 3 --dist loadfile --no-loadscope-reorder "${suites[@]}" "$@"
 code=$?
 
 if ((${#missing[@]})); then

@@ -17,6 +17,7 @@ from tests.tiny import make_tiny_encoder, write_run
 from tests.train.conftest import losses, weights
 from tests.train.here import config, train_here
 from trainers.errors import InputProblem, RunProblem
+from trainers.model.base import check_length
 from trainers.model.device import choose_device
 from trainers.model.fit import check_fit, read_config
 from trainers.model.load import load_frozen, load_model, load_tokenizer, load_trained
@@ -239,10 +240,14 @@ def test_a_model_that_does_not_fit_is_known_by_its_config(tmp_path: Path, tiny_m
             load_model(run, "masked" if stage == "mlm" else "causal")
     with pytest.raises(InputProblem, match="an encoder and a decoder"):
         check_fit(config(tiny_model), {"architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True})
-    assert load_model(config(encoder, "mlm"), "masked").config.model_type == "bert"
+    bert = load_model(config(encoder, "mlm"), "masked")
+    assert bert.config.model_type == "bert"
     long = {"train_files": ["none.txt"], "max_length": 129}
-    with pytest.raises(InputProblem, match=r"data\.max_length 129: the model has 128 positions"):
+    words = r"data\.max_length 129: the model has 128 positions"
+    with pytest.raises(InputProblem, match=words):
         load_model(config(encoder, "mlm", data=long), "masked")
+    with pytest.raises(InputProblem, match=words):
+        check_length(bert, 129)
 
     score = load_model(config(tiny_model, "reward"), "classifier")
     assert score(input_ids=torch.tensor([[5, 6]])).logits.shape == (1, 1)

@@ -80,7 +80,7 @@ def check_fit(config: RunConfig, base: Mapping[str, Any]) -> None:
 
 
 def _check_length(config: RunConfig, base: Mapping[str, Any]) -> None:
-    """Raise InputProblem where rows may be longer than the model's table of positions."""
+    """Raise InputProblem where rows may be longer than the table of positions; other models: ``base.check_length``."""
     table = base.get("max_position_embeddings", base.get("n_positions"))
     kind = base.get("model_type")
     if kind not in _TABLES or not isinstance(table, int):
@@ -90,8 +90,8 @@ def _check_length(config: RunConfig, base: Mapping[str, Any]) -> None:
     if config.data.max_length + answer > most:
         raise InputProblem(
             f"data.max_length {config.data.max_length}{f' and answers of {answer}' if answer else ''}: "
-            f"{config.model.model_name_or_path} has positions for {most} tokens",
-            hint=f"set data.max_length to {most - answer}" if most > answer else "take another model",
+            f"the model has {most} positions",
+            hint=f"set data.max_length to {most - answer} or less" if most > answer else "take another model",
         )
 
 
