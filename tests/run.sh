@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs every suite in one pytest, hence one summary. Called by `make test`.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 export PATH="$PATH:/usr/sbin:/sbin" # where Debian keeps the daemons, which are not on everybody's path
 
 # By turns one that mostly waits for Slurm and one that trains; the files with the long tests before the many short ones.

@@ -138,7 +138,13 @@ class Box:
     def start_node(self, node: str) -> None:
         """The node comes back; wait until it takes jobs."""
         self._start_slurmd(node)
-        until(lambda: self._node_states(node) <= {"idle", "mixed", "allocated"}, f"{node} to come back")
+
+        def back() -> bool:
+            if self._daemons[node].poll() is not None:  # something of before still held its port or its files
+                self._start_slurmd(node)
+            return self._node_states(node) <= {"idle", "mixed", "allocated"}
+
+        until(back, f"{node} to come back, see {self.folder}/log")
 
     # --- use ----------------------------------------------------------------------------------
 
