@@ -4,9 +4,10 @@ set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 export PATH="$PATH:/usr/sbin:/sbin" # where Debian keeps the daemons, which are not on everybody's path
 
-# By turns one that mostly waits for Slurm and one that trains; the files with the long tests before the many short ones.
+# The longest files first, then by turns one that mostly waits for Slurm and one that trains, then the many short tests.
+long=(tests/slurm/test_runs.py tests/train/test_local_runs.py tests/slurm/test_chaos.py tests/train/test_distributed.py)
 mapfile -t turns < <(paste -d '\n' <(ls tests/slurm/test_*.py) <(ls tests/train/test_*.py) | grep .)
-suites=("${turns[@]}" tests/failures tests/unit)
+suites=("${long[@]}" "${turns[@]}" tests/failures tests/unit)
 missing=()
 for program in slurmctld slurmd munged slurmdbd mariadbd; do
     command -v "$program" >/dev/null || missing+=("$program")
