@@ -45,7 +45,8 @@ def get_model(path: Path) -> None:
     if not (path / "config.json").is_file():
         print(f"fetching SmolLM2-135M-Instruct into {path} ...", flush=True)
         quiet = {**os.environ, "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-        subprocess.run([sys.executable, HERE / "get_smollm2.py", path], check=True, env=quiet)
+        if code := subprocess.run([sys.executable, HERE / "get_smollm2.py", path], env=quiet).returncode:
+            sys.exit(code)  # it has said why
 
 
 def show_learning(run_dir: Path) -> None:

